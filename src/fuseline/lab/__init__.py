@@ -1,0 +1,1 @@
+"""Where models are made: the only room that may import torch, transformers, lightning or another training library."""

@@ -1,0 +1,43 @@
+"""What every encoder promises: arrays of one input in, tokens out, each row independent of its neighbours.
+
+Rules that the conformance suite checks for every kind:
+- a row's tokens do not depend on the other rows of the batch nor on the padding that they force (mask after every
+  layer that mixes neighbours in time: a padded frame must look like the layer's own zero padding);
+- normalising (mean and std of pixels, mel filters, standardising of numbers) happens in `forward`, so that it is in
+  the exported graph and serving cannot differ;
+- `forward` exports with torch.onnx (dynamo) with dynamic batch and lengths: no Python branch on tensor values or on
+  lengths, no `.item()`, no data-dependent shapes;
+- no batch norm that trains on dummies: absent cells arrive as black pictures, silence, pad tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+from fuseline.lab.tokens import Tokens
+from fuseline.modalities.base import Modality
+from fuseline.recipe import Frozen
+
+
+class Encoder(nn.Module):
+    """Abstract. A subclass owns its `Config`, sets `width`, and is final."""
+
+    Config: ClassVar[type[Frozen]]
+    pretrained: ClassVar[bool] = False
+    """whether weights come from outside (then `tune: auto` means frozen)"""
+    width: int
+    """D of the tokens it gives"""
+
+    def __init__(self, config: Any, modality: Modality) -> None:
+        """`modality` is fitted: vocabularies, quantiles, sizes are read from it."""
+        super().__init__()
+
+    @classmethod
+    def cell_options(cls, config: Any) -> dict[str, Any]:
+        """Options that the modality must have for this encoder (size, sample_rate, tokenizer ...). May read files."""
+        return {}
+
+    def forward(self, **arrays: Any) -> Tokens:
+        raise TypeError("Encoder is abstract")

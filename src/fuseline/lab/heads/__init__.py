@@ -1,0 +1,21 @@
+"""One file a head. This is the table of them: task name -> head."""
+
+from __future__ import annotations
+
+from fuseline.errors import unknown_kind
+from fuseline.lab.heads.base import Head
+from fuseline.tasks import TASKS
+
+
+def head_class(task: str) -> type[Head]:
+    match task:
+        case "classification":
+            from fuseline.lab.heads.classification import ClassificationHead
+
+            return ClassificationHead
+        case "regression":
+            from fuseline.lab.heads.regression import RegressionHead
+
+            return RegressionHead
+        case _:
+            raise unknown_kind("head", task, TASKS)

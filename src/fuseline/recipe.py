@@ -1,0 +1,206 @@
+"""The recipe: everything that decides what a run does, as frozen models.
+
+The frame lives here. The options of a part (an image's size, a fusion's layers) belong to the part: they
+are kept as `options` and validated by the part's own `Config` through :func:`read_options`, so that adding
+a part never touches this file. Unknown keys are errors that name their path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fuseline.errors import FuselineError, closest
+
+ABSENT = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+
+
+class Frozen(BaseModel):
+    """Base of every config: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Component(BaseModel):
+    """A part chosen by `kind`; every other key is the part's own and is checked by its Config."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    kind: str = "auto"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EncoderSpec(Component):
+    tune: Literal["auto", "frozen", "lora", "full"] = Field(
+        "auto", description="frozen: keep the weights; lora: low-rank adapters; full: all. auto: frozen where pretrained"
+    )
+    learning_rate: float | None = Field(None, gt=0, description="own learning rate; default: training.learning_rate")
+
+
+class Input(BaseModel):
+    """One modality of the model: a column (or, for `tabular`, a group of columns) and its encoder."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+    modality: str = Field(description="text, image, audio or tabular")
+    column: str | None = Field(None, description="the table's column; default: the input's own name")
+    columns: dict[str, str] | None = Field(
+        None, description="tabular only: column -> number, category, boolean or date"
+    )
+    on_bad_cell: Literal["error", "absent"] = Field(
+        "error", description="what an unreadable cell is: an error (default), or as if absent"
+    )
+    required: bool = Field(True, description="whether a table without this column is an error at prediction")
+    encoder: EncoderSpec = EncoderSpec()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The modality's own options (size, max_length, sample_rate, ...)."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _columns_are_for_tables(self) -> Input:
+        if self.modality == "tabular" and not self.columns:
+            raise ValueError("a tabular input lists its `columns`, e.g. {age: number, sex: category}")
+        if self.modality != "tabular" and self.columns:
+            raise ValueError("`columns` is for tabular inputs; use `column`")
+        return self
+
+
+class TableSpec(Frozen):
+    path: str | None = Field(None, description="CSV, Parquet, JSONL or Arrow file; relative to the recipe")
+    absent: tuple[str, ...] = Field(ABSENT, description="cell texts that mean `no value`")
+    media_root: str | None = Field(None, description="folder that file cells may not leave; default: the table's")
+    on_error: Literal["stop", "quarantine"] = Field("stop", description="what a broken cell does to the run")
+    max_bad_share: float = Field(0.05, ge=0, le=1, description="quarantine gives up above this share of bad rows")
+
+
+class SplitSpec(Frozen):
+    kind: Literal["random", "stratified", "group", "time", "given"] = "stratified"
+    group: str | None = Field(None, description="column whose values are never split over parts (kind: group)")
+    time: str | None = Field(None, description="column that orders the rows (kind: time)")
+    column: str | None = Field(None, description="column holding train, val or test (kind: given)")
+    val: float = Field(0.15, ge=0, lt=1)
+    test: float = Field(0.15, ge=0, lt=1)
+    val_path: str | None = Field(None, description="a file of validation rows (kind: given)")
+    test_path: str | None = Field(None, description="a file of test rows (kind: given)")
+    folds: int = Field(0, ge=0, description="k-fold cross-validation instead of one test part; 0: off")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _named_columns(self) -> SplitSpec:
+        if self.kind == "group" and not self.group:
+            raise ValueError("split.kind is group, so split.group must name a column")
+        if self.kind == "time" and not self.time:
+            raise ValueError("split.kind is time, so split.time must name a column")
+        if self.kind == "given" and not (self.column or self.test_path):
+            raise ValueError("split.kind is given, so split.column or split.test_path must be set")
+        if self.val + self.test >= 1:
+            raise ValueError("split.val + split.test leave no rows to train on")
+        return self
+
+
+class TrainingSpec(Frozen):
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(32, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps with rising learning rate")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    patience: int = Field(8, ge=1, description="intervals without a better validation metric before stopping")
+    metric: str = Field("auto", description="validation metric to watch; auto: the task's own")
+    interval_steps: int = Field(500, ge=1, description="steps between validation and checkpoint, at most one epoch")
+    accumulate: int = Field(1, ge=1, description="batches whose gradients are summed before a step")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: measured once a machine and model; reduced only where it gains 1.3 times or more"
+    )
+    cache_mb: int = Field(512, ge=0, description="memory for decoded cells and frozen encoders' outputs; 0: off")
+    seed: int = 0
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+
+
+class EvaluationSpec(Frozen):
+    bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
+    degradation: bool = Field(True, description="the metrics for every subset of modalities")
+    export: bool = Field(True, description="write and verify model.fuse")
+    tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")
+
+
+class Recipe(Frozen):
+    version: Literal[1] = 1
+    table: TableSpec = TableSpec()
+    inputs: dict[str, Input] = Field(min_length=1)
+    task: Component
+    split: SplitSpec = SplitSpec()
+    fusion: Component = Component(kind="attention")
+    training: TrainingSpec = TrainingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _names(self) -> Recipe:
+        for name in self.inputs:
+            if not name or "." in name or name == "present" or not name.isprintable():
+                raise ValueError(f"inputs.{name}: a name may not be empty, hold a dot, or be `present`")
+        return self
+
+    def columns_of(self, name: str) -> tuple[str, ...]:
+        """The table columns that input `name` reads."""
+        spec = self.inputs[name]
+        return tuple(spec.columns) if spec.columns else (spec.column or name,)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> FuselineError:
+    lines, hint = [], ""
+    for item in error.errors()[:10]:
+        path = ".".join(str(p) for p in (where, *item["loc"]) if p != "")
+        if item["type"] == "extra_forbidden":
+            near = closest(str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
+            lines.append(f"{path}: unknown key" + (f"; did you mean {near!r}?" if near else ""))
+        else:
+            lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}")
+        hint = hint or "see docs/recipe.md for every key"
+    return FuselineError("bad_recipe", "the recipe does not hold: " + "; ".join(lines), hint)
+
+
+def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
+    for step in loc:
+        field = getattr(model, "model_fields", {}).get(step)
+        model = field.annotation if field is not None else None
+    return list(getattr(model, "model_fields", {}))
+
+
+def read_options(config: type[C], options: dict[str, Any], where: str) -> C:
+    """Validate a part's own options; errors name the path, e.g. ``fusion.layers``."""
+    try:
+        return config.model_validate(options)
+    except ValidationError as error:
+        raise _explain(error, config, where) from None
+
+
+def parse_recipe(data: Any) -> Recipe:
+    if not isinstance(data, dict):
+        raise FuselineError("bad_recipe", "a recipe is a mapping of keys", "start from `fuseline init`")
+    return read_options(Recipe, data, "")
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a YAML recipe. Raises FuselineError ``bad_recipe`` or ``no_such_file``."""
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise FuselineError("no_such_file", f"no recipe at {path}", "write one with `fuseline init TABLE`") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FuselineError("bad_recipe", f"{path} is not YAML: {error}", "") from None
+    return parse_recipe(data)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

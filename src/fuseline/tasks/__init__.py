@@ -1,0 +1,25 @@
+"""One file a task. This is the table of them."""
+
+from __future__ import annotations
+
+from fuseline.errors import unknown_kind
+from fuseline.tasks.base import Decoded, Metric, Scores, Task
+
+TASKS = ("classification", "regression")
+
+__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "task_class"]
+
+
+def task_class(kind: str) -> type[Task]:
+    """The class behind a task's name."""
+    match kind:
+        case "classification":
+            from fuseline.tasks.classification import Classification
+
+            return Classification
+        case "regression":
+            from fuseline.tasks.regression import Regression
+
+            return Regression
+        case _:
+            raise unknown_kind("task", kind, TASKS)

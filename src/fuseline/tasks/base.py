@@ -1,0 +1,100 @@
+"""What every task promises. numpy only. Dimensions: N rows, B batch, C classes, K targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from fuseline.recipe import Frozen
+
+
+@dataclass
+class Decoded:
+    """One row's answer before it is joined with what it was based on."""
+
+    value: Any
+    """label, list of labels (multilabel), number, or dict of numbers (many targets)"""
+    probabilities: dict[str, float] | None = None
+    interval: tuple[float, float] | None = None
+
+
+@dataclass
+class Metric:
+    """A named score. `higher_is_better` tells a search and early stopping which way to go."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    higher_is_better: bool = True
+
+
+@dataclass
+class Scores:
+    """All that an evaluation of one set of rows says; plain JSON values in `details`."""
+
+    rows: int
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    """confusion, per_class, roc, pr, reliability, residuals ...: each documented in the task's file"""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "metrics": {k: vars(m) for k, m in self.metrics.items()},
+            "details": self.details,
+        }
+
+
+class Task(Protocol):
+    """Targets, decoding and metrics of one kind of answer."""
+
+    Config: ClassVar[type[Frozen]]
+    name: str
+    columns: tuple[str, ...]
+    """the target columns"""
+    metric: str
+    """the metric that early stopping watches unless the recipe names another"""
+
+    @classmethod
+    def fit(cls, config: Any, targets: Mapping[str, Sequence[Any]]) -> Task:
+        """`targets`: column -> all training cells (None where absent). Raises FuselineError on one class, no value..."""
+        ...
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Task: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
+        """One row's target as a fixed-shape array (class: int64 scalar; multilabel: float32 [C]; numbers: float32 [K]).
+
+        None where the row has no target. FuselineError("bad_cell") on a value that cannot be one.
+        """
+        ...
+
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> list[Decoded]:
+        """Head outputs of a batch to answers."""
+        ...
+
+    def score(
+        self,
+        targets: np.ndarray,
+        outputs: Mapping[str, np.ndarray],
+        *,
+        bootstrap: int = 0,
+        seed: int = 0,
+        groups: np.ndarray | None = None,
+        details: bool = True,
+    ) -> Scores:
+        """Metrics over rows. `targets`: encoded targets stacked on axis 0. NaN where a metric is not defined.
+
+        `groups` (N,): bootstrap resamples whole groups (patients), not rows.
+        """
+        ...
+
+
+Targets = Iterable[np.ndarray]
