@@ -127,6 +127,7 @@ class EvaluationSpec(Frozen):
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
     degradation: bool = Field(True, description="the metrics for every subset of modalities")
     export: bool = Field(True, description="write and verify model.fuse")
+    report: bool = Field(True, description="write report.html")
     tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")
 
 

@@ -1,0 +1,66 @@
+"""The table of verbs, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from fuseline.errors import FuselineError
+
+app = typer.Typer(
+    name="fuseline",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""One model from a table of text, pictures, sounds, numbers and categories.
+
+    Start: `fuseline demo`, or with a table of your own:
+
+    1. `fuseline init table.csv --target diagnosis` looks at every column and writes a recipe
+    2. `fuseline train recipe.yaml` trains, evaluates, packages and reports
+    3. `fuseline predict runs/NAME/model.fuse new.csv -o answers.csv` answers, without torch
+    """,
+)
+errors = Console(stderr=True, highlight=False)
+
+
+def verb(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors that a user can mend are told in words and end with status 2; Ctrl-C ends with 130."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except FuselineError as error:
+            errors.print(f"[bold red]error[/] [dim]({error.code})[/]", end=" ")
+            errors.print(str(error), markup=False, soft_wrap=True)
+            if os.environ.get("FUSELINE_DEBUG"):
+                raise
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            errors.print("stopped; what was finished is kept")
+            raise typer.Exit(130) from None
+
+    return run
+
+
+def _register() -> None:
+    from fuseline.cli import compare, demo, evaluate, init, predict, train
+
+    for module in (init, train, evaluate, predict, compare, demo):
+        app.command(module.NAME)(verb(module.command))
+
+
+_register()
+
+
+def main() -> None:
+    """Entry point of the `fuseline` program."""
+    sys.exit(app())

@@ -1,0 +1,33 @@
+"""`fuseline evaluate`: metrics of a package on a labelled table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+NAME = "evaluate"
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="a package NAME.fuse, or a run's folder")],
+    table: Annotated[Path, typer.Argument(help="a table with the target column")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="also write the metrics as JSON")] = None,
+    absent: Annotated[list[str] | None, typer.Option("--absent", help="treat this input as absent in every row")] = None,
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="resamples of the 95 % intervals")] = 1000,
+    subsets: Annotated[bool, typer.Option(help="also measure every subset of inputs")] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+) -> None:
+    """Measure a package on rows with known targets. Needs no torch.
+
+    Prints the metrics with 95 % intervals, and the same for every subset of inputs present.
+    """
+    from fuseline import api
+    from fuseline.cli.show import show_metrics
+    from fuseline.package.files import write_json
+
+    metrics = api.evaluate(model, table, absent=absent or (), bootstrap=bootstrap, subsets=subsets, quiet=quiet)
+    if out is not None:
+        write_json(out, metrics)
+    show_metrics(metrics)

@@ -1,0 +1,54 @@
+"""How figures look on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from fuseline.api import Run
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def span(metric: dict[str, Any]) -> str:
+    if metric.get("low") is None:
+        return ""
+    return f"{metric['low']:.3f} … {metric['high']:.3f}"
+
+
+def show_metrics(metrics: dict[str, Any], console: Console | None = None) -> None:
+    """The table of metrics, and the degradation table below it."""
+    console = console or Console()
+    for part, scores in metrics["parts"].items():
+        grid = Grid("metric", "value", "95 % interval", title=f"{part}: {scores['rows']} rows", title_justify="left")
+        for name, metric in scores["metrics"].items():
+            grid.add_row(name, number(metric["value"]), span(metric))
+        console.print(grid)
+    if metrics.get("degradation"):
+        name = metrics["metric"]
+        grid = Grid("inputs present", "rows", name, "95 % interval", title="when inputs are absent", title_justify="left")
+        for entry in metrics["degradation"]:
+            metric = entry["metrics"].get(name, {})
+            grid.add_row(", ".join(entry["present"]), str(entry["rows"]), number(metric.get("value")), span(metric))
+        console.print(grid)
+    left = metrics.get("left_out", {})
+    if left.get("bad_rows") or left.get("no_target"):
+        console.print(f"left out: {left['bad_rows']} rows with broken cells, {left['no_target']} without a target")
+
+
+def show_run(run: Run) -> None:
+    console = Console()
+    metrics = run.metrics
+    if "folds" in metrics:
+        grid = Grid("metric", "mean", "std", title=f"{len(metrics['folds'])} folds", title_justify="left")
+        for name, value in metrics["mean"].items():
+            grid.add_row(name, number(value), number(metrics["std"][name]))
+        console.print(grid)
+        console.print(f"folds: {run.folder}", markup=False)
+        return
+    show_metrics(metrics, console)
+    console.print(f"report:  {run.report}\nmodel:   {run.package}", markup=False, soft_wrap=True)

@@ -1,0 +1,48 @@
+"""`fuseline train`: from a recipe (or a table and its target) to a run's folder."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fuseline.errors import FuselineError
+
+NAME = "train"
+
+
+class OnError(str, Enum):
+    stop = "stop"
+    quarantine = "quarantine"
+
+
+def command(
+    source: Annotated[Path | None, typer.Argument(help="a recipe (.yaml), or a table together with --target")] = None,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="the column to predict")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="the run's folder; default runs/NAME-TIME")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", help="go on with this interrupted run")] = None,
+    on_error: Annotated[
+        OnError | None, typer.Option("--on-error", help="broken cells: stop, or quarantine their rows and go on")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
+) -> None:
+    """Train, evaluate, package and report.
+
+    Ctrl-C or a kill loses at most the current interval: `fuseline train --resume RUN` ends with the same weights as an
+    uninterrupted run. The folder holds report.html, metrics.json, model.fuse and the recipe as it was used.
+    """
+    from fuseline import api
+    from fuseline.cli.show import show_run
+
+    if resume is not None:
+        if source is not None:
+            raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave the recipe away")
+        run = api.resume(resume, quiet=quiet)
+    elif source is None:
+        raise FuselineError("bad_usage", "what shall be trained?", "fuseline train RECIPE, or TABLE --target COLUMN")
+    else:
+        mode = None if on_error is None else on_error.value
+        run = api.train(source, target=target, out=out, on_error=mode, quiet=quiet)
+    show_run(run)

@@ -1,0 +1,91 @@
+"""How far an encoder's weights may move: frozen, low-rank adapters (LoRA, Hu et al. 2021), or full."""
+
+from __future__ import annotations
+
+import types
+from typing import Literal
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora.layer import LoraLayer
+from torch import nn
+
+from fuseline.errors import FuselineError
+
+Tune = Literal["frozen", "lora", "full"]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def batch_norms_eval(module: nn.Module) -> None:
+    """Keep running statistics as they are: they were learned on more pictures than a table has."""
+    for part in module.modules():
+        if isinstance(part, _NORMS):
+            part.eval()
+
+
+def _never_train(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 - the signature of Module.train
+    return type(self).train(self, False)
+
+
+def apply_tuning(encoder: nn.Module, tune: Tune, rank: int = 8, alpha: float = 16) -> None:
+    """Decide, in place, which of an encoder's weights train.
+
+    - frozen: none; the encoder stays in eval mode even where its parent is put to train mode (no dropout);
+    - lora: the weights are frozen; every linear layer and ungrouped 2-d convolution gets a trainable low-rank
+      addition, ``W + alpha / rank * B A``, B starting at zero;
+    - full: all. Batch norms of pretrained encoders keep their statistics by their own `train`.
+
+    Raises:
+        FuselineError: ``bad_recipe`` on lora with a rank below 1 or for an encoder with no such layer.
+    """
+    if tune == "full":
+        encoder.requires_grad_(True)
+        return
+    encoder.requires_grad_(False)
+    if tune == "frozen":
+        encoder.train = types.MethodType(_never_train, encoder)  # type: ignore[method-assign]
+        encoder.eval()
+        return
+    if rank < 1 or alpha <= 0:
+        raise FuselineError("bad_recipe", f"lora needs rank >= 1 and alpha > 0, not {rank} and {alpha}", "try rank: 8")
+    names = _adaptable(encoder)
+    if not names:
+        raise FuselineError(
+            "bad_recipe", f"{type(encoder).__name__} has no layer that lora can adapt", "set tune: full"
+        )
+    for layer in encoder.modules():
+        if isinstance(layer, nn.TransformerEncoderLayer):
+            # Its fused path reads the raw weights in eval mode and would skip the adapters.
+            layer.activation_relu_or_gelu = 0
+    inject_adapter_in_model(
+        # peft scales by lora_alpha / r, which is a plain division: a float is fine.
+        LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, bias="none"),
+        encoder,
+    )
+
+
+def _adaptable(encoder: nn.Module) -> list[str]:
+    names: list[str] = []
+    skipped: list[str] = []
+    for name, part in encoder.named_modules():
+        # These read their projections' weights directly, never calling the layers: an adapter there would do nothing.
+        if isinstance(part, nn.MultiheadAttention) or type(part).__name__ == "WavLMAttention":
+            skipped.append(name + ".")
+        linear = isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
+        if name and linear and not name.startswith(tuple(skipped)):
+            names.append(name)
+    return names
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Fold every adapter below `module` into its layer, in place: same outputs, ordinary layers and state dict."""
+    for name, part in list(module.named_modules()):
+        if not isinstance(part, LoraLayer):
+            continue
+        assert isinstance(part, nn.Module)
+        part.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, part.get_base_layer())
+    for part in module.modules():
+        if hasattr(part, "peft_config"):
+            del part.peft_config

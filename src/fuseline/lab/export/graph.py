@@ -1,0 +1,160 @@
+"""From a trained FusionModel to graph.onnx + weights.safetensors.
+
+The weights are written once: graph.onnx refers to the bytes inside weights.safetensors as ONNX external data, so the
+two files cannot disagree and the package is not twice its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fuseline.errors import FuselineError
+from fuseline.lab.model import FusionModel
+from fuseline.modalities import Modality
+from fuseline.runtime.backend import OUTPUT
+
+EXAMPLE_BATCH = 3
+MAX_BATCH = 4096
+
+
+class Whole(nn.Module):
+    """Takes arrays under names that are valid arguments and gives outputs as a tuple: what the exporter can name."""
+
+    def __init__(self, model: FusionModel, keys: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.keys, self.outputs = model, keys, outputs
+
+    def forward(self, arrays: dict[str, Tensor], present: Tensor) -> tuple[Tensor, ...]:
+        out = self.model(arrays, present)
+        return tuple(out[name] for name in self.outputs)
+
+
+def example(modalities: Mapping[str, Modality]) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+    """Random arrays of batch EXAMPLE_BATCH with the dynamic dimensions beside them. One batch symbol for all."""
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    generator = np.random.default_rng(0)
+    arrays: dict[str, Tensor] = {}
+    dims: dict[str, dict[int, Any]] = {}
+    for i, (name, modality) in enumerate(modalities.items()):
+        dummy = modality.collate([None] * EXAMPLE_BATCH)  # valid whatever the modality; then lengthened
+        lengths = {
+            key: torch.export.Dim(f"{key}_{i}", min=low, max=high) for key, (low, high) in modality.lengths.items()
+        }
+        for key, spec in modality.arrays().items():
+            shape = [EXAMPLE_BATCH]
+            dims[f"{name}.{key}"] = {0: batch}
+            for axis, size in enumerate(spec.shape[1:], start=1):
+                if isinstance(size, str):
+                    low, high = modality.lengths[size]
+                    dims[f"{name}.{key}"][axis] = lengths[size]
+                    shape.append(example_length(low, high, modality))
+                else:
+                    shape.append(size)
+            array = np.zeros(shape, dtype=spec.dtype)
+            old = dummy[key]
+            if array.ndim == 1 or array.shape == old.shape:
+                array[...] = old
+            elif np.issubdtype(array.dtype, np.floating):
+                array[...] = generator.normal(size=shape, scale=0.1)
+            else:
+                array[...] = old.reshape(-1)[0]
+            arrays[f"{name}.{key}"] = torch.from_numpy(array)
+    return arrays, dims
+
+
+def example_length(low: int, high: int, modality: Modality) -> int:
+    """A length inside the bounds that is neither 0, 1 nor the batch: the exporter specialises on those."""
+    step = int(getattr(modality, "length_step", 1))
+    length = min(high, max(low * 2, 7 * step))
+    return max(low, length - length % step) if step > 1 else length
+
+
+def _trace(model: FusionModel, arrays: dict[str, Tensor], dims: dict[str, Any], outputs: tuple[str, ...]) -> Any:
+    present = torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool)
+    present[0, 0] = False
+    batch = next(iter(dims.values()))[0]
+    talk = io.StringIO()  # the exporter prints its steps and warns of its own internals; errors still raise
+    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
+    levels = [q.level for q in quiet]
+    for q in quiet:
+        q.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(talk), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                Whole(model, tuple(arrays), outputs),
+                (arrays, present),
+                dynamo=True,
+                dynamic_shapes=(dims, {0: batch}),
+                input_names=[*arrays, "present"],
+                output_names=[OUTPUT + name for name in outputs],
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx raises many private types; the user needs one with a name
+        raise FuselineError(
+            "export_failed", f"the model cannot be exported to ONNX: {str(error)[:2000]}", "report this with the recipe"
+        ) from error
+    finally:
+        for q, level in zip(quiet, levels, strict=True):
+            q.setLevel(level)
+    assert program is not None
+    return program.model_proto
+
+
+def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
+    """Write graph.onnx and weights.safetensors. The model must be in eval mode, on the CPU, adapters merged."""
+    arrays, dims = example(modalities)
+    with torch.no_grad():
+        outputs = tuple(model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool)))
+    proto = _trace(model, arrays, dims, outputs)
+    state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    path = folder / "weights.safetensors"
+    seen: dict[int, str] = {}
+    unique = {k: (v.clone() if seen.setdefault(v.data_ptr(), k) != k else v) for k, v in state.items() if v.numel()}
+    save_file(unique, path, metadata={"format": "pt"})
+    link_weights(proto, path)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.doc_string = ""
+    proto.producer_name, proto.producer_version = "fuseline", ""
+    (folder / "graph.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def link_weights(proto: onnx.ModelProto, weights: Path) -> None:
+    """Let every initialiser whose bytes stand in the safetensors file refer to them there."""
+    with weights.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        body = file.read()
+    offset = 8 + size
+    places: dict[bytes, tuple[int, int]] = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            places[body[start:end]] = (offset + start, end - start)
+    for tensor in proto.graph.initializer:
+        if tensor.external_data:
+            continue
+        raw = onnx.numpy_helper.to_array(tensor).tobytes()
+        if len(raw) < 1024 or raw not in places:
+            continue
+        start, length = places[raw]
+        tensor.ClearField("raw_data")
+        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+            tensor.ClearField(field)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", start), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))

@@ -1,0 +1,58 @@
+"""What was evaluated is what is served: the written package is replayed and compared, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fuseline.errors import FuselineError
+from fuseline.runtime import Predictor
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest |a - b|, relative where values exceed 1 (regression answers may be in the millions)."""
+    return float((np.abs(a - b) / np.maximum(1.0, np.abs(a))).max(initial=0.0))
+
+
+def replay(
+    predictor: Predictor,
+    rows: Sequence[Mapping[str, Any]],
+    expected: Mapping[str, np.ndarray],
+    *,
+    batch_sizes: Sequence[int] = (1, 2, 3, 7),
+    tolerance: float,
+) -> dict[str, Any]:
+    """Run parsed rows through the package in batches of several sizes. Raises ``parity`` above the tolerance.
+
+    Args:
+        rows: parsed values by input.
+        expected: the training model's outputs of the same rows, by name.
+    """
+    worst, by_output, done, turn = 0.0, dict.fromkeys(expected, 0.0), 0, 0
+    while done < len(rows):
+        size = batch_sizes[turn % len(batch_sizes)]
+        got = predictor.run(rows[done : done + size])
+        for name, values in expected.items():
+            gap = difference(values[done : done + size], got[name])
+            if not np.isfinite(gap):
+                raise FuselineError("parity", f"output {name} of the package is not finite", "report this")
+            by_output[name] = max(by_output[name], gap)
+            worst = max(worst, gap)
+        done += size
+        turn += 1
+    report = {
+        "rows": len(rows),
+        "batch_sizes": list(batch_sizes),
+        "max_abs_difference": worst,
+        "by_output": by_output,
+        "tolerance": tolerance,
+    }
+    if worst > tolerance:
+        raise FuselineError(
+            "parity",
+            f"the package answers up to {worst:.2g} away from the trained model, more than {tolerance:g}",
+            "the package was not written; raise evaluation.tolerance only if you know why they differ",
+        )
+    return report

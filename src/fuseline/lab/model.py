@@ -1,0 +1,64 @@
+"""Encoders -> fusion -> head. Knows none of their kinds. Dimensions: B batch, M inputs, T tokens, D model width."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.fusion.base import Fusion
+from fuseline.lab.heads.base import Head
+from fuseline.lab.tokens import Tokens
+
+
+class Adapter(nn.Module):
+    """Brings one encoder's tokens to the model's width."""
+
+    def __init__(self, width_in: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width_in)
+        self.drop = nn.Dropout(dropout)
+        self.project = nn.Linear(width_in, width)
+
+    def forward(self, tokens: Tokens) -> Tokens:
+        return Tokens(self.project(self.drop(self.norm(tokens.values_BTD))), tokens.mask_BT)
+
+
+class FusionModel(nn.Module):
+    """One model over all inputs.
+
+    `forward` takes arrays named ``<input>.<array>``. Where an encoder is frozen, its tokens may be given instead as
+    ``<input>.tokens`` (B, T, D) and ``<input>.tokens_mask`` (B, T): they were computed once and kept.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        encoders: Sequence[Encoder],
+        fusion: Fusion,
+        head: Head,
+        *,
+        width: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        # Lists, not dicts by name: an input may be called "keys" or "training".
+        self.encoders = nn.ModuleList(encoders)
+        self.adapters = nn.ModuleList(Adapter(e.width, width, dropout) for e in encoders)
+        self.fusion = fusion
+        self.head = head
+
+    def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
+        tokens: dict[str, Tokens] = {}
+        for name, encoder, adapter in zip(self.names, self.encoders, self.adapters, strict=True):
+            own = {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
+            kept = Tokens(own["tokens"], own["tokens_mask"]) if "tokens" in own else encoder(**own)
+            tokens[name] = adapter(kept)
+        return tokens
+
+    def forward(self, arrays: Mapping[str, Tensor], present_BM: Tensor) -> dict[str, Tensor]:
+        fused = self.fusion(self.encode(arrays), present_BM)
+        outputs: dict[str, Tensor] = self.head(fused)
+        return {**outputs, "embedding": fused.pooled_BD}

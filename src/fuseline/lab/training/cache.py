@@ -1,0 +1,86 @@
+"""Keeps what was costly to make: decoded media, and the tokens of frozen encoders. Bounded in bytes, least used out first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fuseline.modalities import MediaRoot
+
+
+class Kept(NamedTuple):
+    """A frozen encoder's tokens of one cell, without padding."""
+
+    values_TD: np.ndarray
+    mask_T: np.ndarray
+
+
+class Cache:
+    """A thread-safe LRU of bytes-counted values. One may serve many runs: folds and searches share their cells."""
+
+    def __init__(self, megabytes: int) -> None:
+        self.limit = megabytes * 2**20
+        self.used = 0
+        self.evicted = 0
+        self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether even the tokens of frozen encoders push each other out (decoded media go first)."""
+        return not any(not isinstance(v, Kept) for v, _ in self._items.values())
+
+    def get(self, key: Hashable) -> Any | None:
+        with self._lock:
+            hit = self._items.get(key)
+            if hit is None:
+                return None
+            self._items.move_to_end(key)
+            return hit[0]
+
+    def put(self, key: Hashable, value: Any) -> None:
+        size = _bytes(value) + 200
+        if size > self.limit:
+            return
+        with self._lock:
+            old = self._items.pop(key, None)
+            self.used += size - (old[1] if old else 0)
+            self._items[key] = (value, size)
+            while self.used > self.limit:
+                _, (_, freed) = self._items.popitem(last=False)
+                self.used -= freed
+                self.evicted += 1
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Kept):
+        return value.values_TD.nbytes + value.mask_T.nbytes
+    return 500
+
+
+def cell_key(cells: Mapping[str, Any], media: MediaRoot) -> Hashable:
+    """What tells two cells apart without reading their files: the bytes, or the path with its time and size."""
+    parts: list[Hashable] = []
+    for cell in cells.values():
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, (bytes, bytearray)):
+            parts.append(hashlib.blake2b(cell, digest_size=16).digest())
+        elif isinstance(cell, str) and len(cell) < 1024 and media.folder is not None:
+            try:
+                stat = os.stat(Path(media.folder) / cell)
+                parts.append((media.folder, cell, stat.st_mtime_ns, stat.st_size))
+            except (OSError, ValueError):
+                parts.append(cell)
+        else:
+            parts.append(cell if isinstance(cell, Hashable) else repr(cell))
+    return tuple(parts)

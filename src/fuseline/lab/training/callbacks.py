@@ -1,0 +1,133 @@
+"""What happens at the end of an interval: record, keep the best, checkpoint, stop early."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from fuseline.lab.training.checkpoint import save_weights
+from fuseline.lab.training.module import TrainModule
+from fuseline.package.files import write_text
+from fuseline.progress import Advance
+from fuseline.tasks import Task
+
+
+def better(value: float, best: float | None, higher: bool) -> bool:
+    if np.isnan(value):
+        return False
+    return best is None or (value > best if higher else value < best)
+
+
+class Keeper(pl.Callback):
+    """Validates, records and checkpoints each interval. Its state travels in the checkpoint, so a resumed run goes on
+    counting where it stopped."""
+
+    def __init__(self, folder: Path, task: Task, metric: str, patience: int, validates: bool) -> None:
+        self.folder, self.task, self.metric, self.patience, self.validates = folder, task, metric, patience, validates
+        self.higher_is_better = True
+        self.best: float | None = None
+        self.best_interval = -1
+        self.waited = 0
+        self.history: list[dict[str, float]] = []
+        self.started = time.monotonic()
+        self.seconds_before = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "best_interval": self.best_interval,
+            "waited": self.waited,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.best_interval, self.waited = state["best"], state["best_interval"], state["waited"]
+        self.history, self.seconds_before = state["history"], state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainModule)
+        pl_module.batch_losses.clear()
+        pl_module.validation.clear()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, TrainModule)
+        interval = trainer.current_epoch
+        train_loss = float(torch.stack(pl_module.batch_losses).mean()) if pl_module.batch_losses else float("nan")
+        row = {
+            "interval": interval,
+            "step": trainer.global_step,
+            "seconds": round(self.seconds, 2),
+            "learning_rate": float(trainer.optimizers[0].param_groups[-1]["lr"]),
+            "train_loss": train_loss,
+        }
+        if not np.isfinite(train_loss):
+            raise FloatingPointError(f"the training loss is {train_loss} in interval {interval}")
+        improved = True
+        if self.validates:
+            row |= self._validate(pl_module)
+            value = row[f"val_{self.metric}"]
+            improved = better(value, self.best, self.higher_is_better) or self.best_interval < 0
+            if improved and not np.isnan(value):
+                self.best = value
+            self.waited = 0 if improved else self.waited + 1
+        if improved:
+            self.best_interval = interval
+            # The best weights first: a kill before the checkpoint below repeats this interval and writes them again.
+            save_weights(pl_module.model, self.folder / "best.safetensors")
+        self.history.append(row)
+        trainer.save_checkpoint(self.folder / "last")
+        self._write_history()
+        for logger in trainer.loggers:
+            logger.log_metrics({k: v for k, v in row.items() if k != "interval"}, step=int(row["step"]))
+        if self.validates and self.waited >= self.patience:
+            trainer.should_stop = True
+
+    def _validate(self, module: TrainModule) -> dict[str, float]:
+        names = module.validation[0][0].keys()
+        outputs = {k: np.concatenate([o[k].numpy() for o, _, _ in module.validation]) for k in names}
+        targets = np.concatenate([t.numpy() for _, t, _ in module.validation])
+        weights = np.array([len(t) for _, t, _ in module.validation], dtype=float)
+        losses = np.array([float(loss) for _, _, loss in module.validation])
+        scores = self.task.score(targets, outputs, details=False)
+        chosen = scores.metrics[self.metric]
+        self.higher_is_better = chosen.higher_is_better
+        return {"val_loss": float((losses * weights).sum() / weights.sum()), f"val_{self.metric}": float(chosen.value)}
+
+    def _write_history(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(self.history[0]))
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.folder.parent / "history.csv", text.getvalue())
+
+
+class Bar(pl.Callback):
+    """Moves the progress of the whole training, step by step."""
+
+    def __init__(self, advance: Advance, keeper: Keeper) -> None:
+        self.advance, self.keeper = advance, keeper
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step:
+            self.advance(trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any, **kwargs: Any) -> None:
+        row = self.keeper.history[-1] if self.keeper.history else {}
+        text = f"loss {row['train_loss']:.3f}" if row else ""
+        if f"val_{self.keeper.metric}" in row:
+            text += (
+                f" · val {self.keeper.metric} {row[f'val_{self.keeper.metric}']:.3f} (best {self.keeper.best or 0:.3f})"
+            )
+        self.advance(1, text)

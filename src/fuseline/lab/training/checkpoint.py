@@ -1,0 +1,94 @@
+"""Checkpoints without pickle: tensors in safetensors, the rest in JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fuseline.errors import FuselineError
+from fuseline.package.files import replace_folder, settle
+
+
+def _split(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON of a nested value; its tensors go to `tensors` and leave a reference."""
+    match value:
+        case Tensor():
+            tensors[path] = value.detach().cpu().contiguous().clone()
+            return {"$tensor": path}
+        case dict():
+            return {"$dict": [[k, _split(v, f"{path}/{k}", tensors)] for k, v in value.items()]}
+        case tuple():
+            return {"$tuple": [_split(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]}
+        case list():
+            return [_split(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
+        case None | bool() | int() | float() | str():
+            return value
+        case Path():
+            return str(value)
+    raise TypeError(f"{path}: a {type(value).__name__} has no place in a checkpoint")
+
+
+def _join(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_join(v, tensors) for v in value]
+    if isinstance(value, dict):
+        if "$tensor" in value:
+            return tensors[value["$tensor"]]
+        if "$tuple" in value:
+            return tuple(_join(v, tensors) for v in value["$tuple"])
+        return {k: _join(v, tensors) for k, v in value["$dict"]}
+    return value
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """A checkpoint is a folder: tensors.safetensors + state.json. Nothing in it can run code when read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        tensors: dict[str, Tensor] = {}
+        state = _split(checkpoint, "", tensors)
+        new = target.with_name(target.name + ".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        save_file(tensors, new / "tensors.safetensors")
+        (new / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        replace_folder(new, target)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = None) -> dict[str, Any]:
+        folder = settle(Path(path))
+        try:
+            tensors = load_file(folder / "tensors.safetensors")
+            state: dict[str, Any] = _join(json.loads((folder / "state.json").read_text(encoding="utf-8")), tensors)
+        except (OSError, ValueError, KeyError) as error:
+            raise FuselineError("bad_checkpoint", f"cannot read {folder}: {error}", "start the run again") from None
+        return state
+
+    def remove_checkpoint(self, path: Any) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """What training changes: trainable parameters and all buffers of modules that train. Frozen encoders are
+    rebuilt from their source, and so are not stored again and again."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    return {name: t for name, t in model.state_dict().items() if name not in frozen}
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    new = path.with_suffix(".new")
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in trained_state(model).items()}, new)
+    os.replace(new, path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    state = load_file(path)
+    if set(state) != set(trained_state(model)):
+        raise FuselineError("bad_checkpoint", f"{path.name} does not fit the model", "was the recipe changed?")
+    model.load_state_dict(state, strict=False)

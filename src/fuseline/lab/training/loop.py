@@ -1,0 +1,203 @@
+"""Training one run, from prepared rows to the best weights. Lightning underneath."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+from fuseline.errors import FuselineError
+from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.model import FusionModel
+from fuseline.lab.training.callbacks import Bar, Keeper
+from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
+from fuseline.lab.training.loggers import make_loggers
+from fuseline.lab.training.module import TrainModule
+from fuseline.lab.training.precision import choose
+from fuseline.lab.training.prepare import Prepared
+from fuseline.lab.training.reader import Batch, Reader
+from fuseline.lab.training.stream import Stream, steps_per_epoch
+from fuseline.package.files import settle
+from fuseline.progress import Voice
+
+LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass
+class Trained:
+    """How a training ended."""
+
+    best: dict[str, Any]
+    history: list[dict[str, float]]
+    seconds: float
+    precision: str
+
+
+class _Validation:
+    """The validation rows in fixed order."""
+
+    def __init__(self, reader: Reader, rows: np.ndarray, size: int) -> None:
+        self.reader, self.rows, self.size = reader, rows, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.reader.batches(self.rows, self.size)
+
+
+@contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    """Its banners and its advice on data loaders that we do not use."""
+    names = ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "pytorch_lightning.utilities.rank_zero")
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        warnings.filterwarnings("ignore", message=".*treespec.*LeafSpec.*")
+        try:
+            yield
+        finally:
+            for name, level in levels.items():
+                logging.getLogger(name).setLevel(level)
+
+
+def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
+    """Encode each cell of each frozen input once, if the cache holds them all; else they are encoded in every step."""
+    frozen = [n for n in model.names if prepared.plans[n].tune == "frozen"]
+    if not frozen or not prepared.recipe.training.cache_mb:
+        return
+    reader = prepared.reader
+    model.eval()
+    for name in frozen:
+        encoder = model.encoders[model.names.index(name)]
+        assert isinstance(encoder, Encoder)
+        reader.keep(name, encoder)
+    rows = np.flatnonzero(prepared.part >= 0)
+    lost = reader.cache.evicted
+    with voice.track("encoding frozen inputs", len(rows)) as advance:
+        for start in range(0, len(rows), 64):
+            reader.read(rows[start : start + 64])
+            advance(len(rows[start : start + 64]))
+            if reader.cache.evicted > lost and reader.cache.crowded:
+                reader.frozen.clear()
+                prepared.notes.append(
+                    "frozen encoders run in every step: their outputs do not fit in training.cache_mb "
+                    f"({prepared.recipe.training.cache_mb})"
+                )
+                return
+
+
+def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, resume: bool, precision: str) -> Trained:
+    """Train, checkpoint every interval, and leave the best weights in `model`.
+
+    Raises KeyboardInterrupt after Ctrl-C; what was checkpointed is in `folder`/checkpoints and can be resumed.
+    """
+    spec = prepared.recipe.training
+    train, val = prepared.rows("train"), prepared.rows("val")
+    per_epoch = steps_per_epoch(len(train), spec.batch_size)
+    total = spec.epochs * per_epoch
+    interval_steps = min(spec.interval_steps, per_epoch)
+    intervals = math.ceil(total / interval_steps)
+    metric = prepared.task.metric if spec.metric == "auto" else spec.metric
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    keeper = Keeper(checkpoints, prepared.task, metric, spec.patience, validates=len(val) > 0)
+    optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
+    module = TrainModule(
+        model,
+        spec,
+        total_steps=min(optimizer_steps, math.ceil(total / spec.accumulate))
+        if spec.accumulate == 1
+        else optimizer_steps,
+        interval_steps=interval_steps,
+        learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
+    )
+    last = settle(checkpoints / "last")
+    with _lightning_quiet(), voice.track("training", total) as advance:
+        trainer = pl.Trainer(
+            max_epochs=intervals,
+            accelerator="auto",
+            devices=1,
+            precision=LIGHTNING_PRECISION[precision],
+            gradient_clip_val=spec.clip,
+            accumulate_grad_batches=spec.accumulate,
+            callbacks=[keeper, Bar(advance, keeper)],
+            logger=make_loggers(spec.loggers, folder),
+            plugins=[SafeCheckpointIO()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=1.0 if len(val) else 0,
+            default_root_dir=str(folder),
+        )
+        stream = Stream(
+            prepared.reader,
+            train,
+            batch_size=spec.batch_size,
+            seed=spec.seed,
+            interval_steps=interval_steps,
+            total_steps=total,
+            interval=lambda: trainer.current_epoch,
+        )
+        validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
+        trainer.fit(
+            module,
+            train_dataloaders=stream,
+            val_dataloaders=validation if len(val) else None,
+            ckpt_path=str(last) if resume and last.exists() else None,
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    load_weights(model, checkpoints / "best.safetensors")
+    best = {
+        "interval": keeper.best_interval,
+        "step": int(keeper.history[keeper.best_interval]["step"]) if keeper.history else 0,
+        "metric": metric,
+        "value": keeper.best,
+    }
+    return Trained(best, keeper.history, keeper.seconds, precision)
+
+
+def choose_precision(prepared: Prepared, model: FusionModel, notes: list[str]) -> str:
+    spec = prepared.recipe.training
+    if spec.precision != "auto":
+        return spec.precision
+    rows = prepared.rows("train")[: spec.batch_size]
+    kind, note = choose(model, prepared.reader.batch(rows))
+    notes.append(note)
+    return kind
+
+
+@torch.inference_mode()
+def check_metric(prepared: Prepared, model: FusionModel) -> None:
+    """A metric that the task does not have is an error before training: score a handful of rows and look."""
+    wanted = prepared.recipe.training.metric
+    if wanted == "auto":
+        return
+    batch = prepared.reader.batch(prepared.rows("train")[:4])
+    assert batch.targets is not None
+    outputs = model.eval()(batch.arrays, batch.present_BM)
+    known = prepared.task.score(
+        batch.targets.numpy(), {k: v.numpy() for k, v in outputs.items()}, details=False
+    ).metrics
+    if wanted not in known:
+        raise FuselineError("bad_recipe", f"training.metric: no metric {wanted!r}", f"known: {', '.join(known)}")
+
+
+def parameters(module: torch.nn.Module) -> tuple[int, int]:
+    """(all, trainable)."""
+    sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, t in sizes if t)

@@ -1,0 +1,106 @@
+"""The Lightning module: loss, optimiser, schedule. Knows nothing of modalities."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from fuseline.lab.model import FusionModel
+from fuseline.lab.training.checkpoint import trained_state
+from fuseline.lab.training.reader import Batch
+from fuseline.recipe import TrainingSpec
+
+
+def warmup_cosine(step: int, total: int, warmup: float) -> float:
+    """Share of the learning rate at a step: linear rise, then half a cosine to 0 (Loshchilov & Hutter 2017)."""
+    rise = max(1, round(total * warmup))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+
+class TrainModule(pl.LightningModule):
+    """Trains a FusionModel. Every step seeds the random numbers from (seed, step), so that a resumed run draws the
+    same dropout as an uninterrupted one without storing any generator's state."""
+
+    def __init__(
+        self,
+        model: FusionModel,
+        spec: TrainingSpec,
+        *,
+        total_steps: int,
+        interval_steps: int,
+        learning_rates: dict[str, float | None],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.total_steps, self.interval_steps = total_steps, interval_steps
+        self.learning_rates = learning_rates
+        self.batch_losses: list[Tensor] = []
+        self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        torch.manual_seed(self.spec.seed * 1_000_003 + self.trainer.current_epoch * self.interval_steps + batch_idx)
+        outputs = self.model(batch.arrays, batch.present_BM)
+        assert batch.targets is not None
+        loss: Tensor = self.model.head.loss(outputs, batch.targets)
+        self.batch_losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        outputs = self.model(batch.arrays, batch.present_BM)
+        assert batch.targets is not None
+        loss = self.model.head.loss(outputs, batch.targets)
+        self.validation.append(({k: v.float().cpu() for k, v in outputs.items()}, batch.targets.cpu(), loss.cpu()))
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        if device.type == "cpu":
+            return batch
+        return Batch(
+            {k: v.to(device, non_blocking=True) for k, v in batch.arrays.items()},
+            batch.present_BM.to(device),
+            None if batch.targets is None else batch.targets.to(device),
+            batch.rows,
+        )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.spec.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, self.total_steps, self.spec.warmup)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Weight decay only where it belongs (matrices), and each encoder at its own learning rate."""
+        groups: list[dict[str, Any]] = []
+        own: set[int] = set()
+
+        def add(module: nn.Module, rate: float) -> None:
+            trained = [p for p in module.parameters() if p.requires_grad and id(p) not in own]
+            own.update(id(p) for p in trained)
+            for decay, chosen in (
+                (self.spec.weight_decay, [p for p in trained if p.ndim > 1]),
+                (0.0, [p for p in trained if p.ndim <= 1]),
+            ):
+                if chosen:
+                    groups.append({"params": chosen, "lr": rate, "weight_decay": decay})
+
+        for name, encoder in zip(self.model.names, self.model.encoders, strict=True):
+            rate = self.learning_rates.get(name)
+            if rate is not None:
+                add(encoder, rate)
+        add(self.model, self.spec.learning_rate)
+        return groups
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        keep = {f"model.{name}" for name in trained_state(self.model)}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        whole = self.state_dict()  # frozen encoders come from their source, not from the checkpoint
+        checkpoint["state_dict"] = {**whole, **checkpoint["state_dict"]}

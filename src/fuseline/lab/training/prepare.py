@@ -1,0 +1,251 @@
+"""From a recipe to all that training needs: split, fitted modalities, checked cells. Nothing here trains."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuseline.data.leaks import check_leaks
+from fuseline.data.profile import ProfileBuilder
+from fuseline.data.quarantine import Quarantine
+from fuseline.data.split import Split, make_split
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.lab.build import Plan, plan_inputs
+from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.reader import Reader, Row
+from fuseline.modalities import Cells, MediaRoot, modality_class
+from fuseline.modalities.rows import RowParser
+from fuseline.progress import Voice
+from fuseline.recipe import Recipe, read_options
+from fuseline.tasks import Task, task_class
+
+PARTS = ("train", "val", "test")
+CHUNK = 256
+
+
+@dataclass
+class Prepared:
+    """A table ready to train on. `part` holds 0 train, 1 val, 2 test, -1 unused for each row."""
+
+    recipe: Recipe
+    table: Table
+    part: np.ndarray
+    plans: dict[str, Plan]
+    parser: RowParser
+    task: Task
+    reader: Reader
+    notes: list[str]
+    data: dict[str, Any]
+    profile: dict[str, Any] = field(default_factory=dict)
+    quarantined: int = 0
+    groups: np.ndarray | None = None
+    """group of each row as an integer, where the split is by group: the bootstrap resamples whole groups"""
+
+    def rows(self, part: str) -> np.ndarray:
+        return np.flatnonzero(self.part == PARTS.index(part))
+
+    def fingerprint(self) -> str:
+        """Tells whether a resumed run sees the table that it started on."""
+        text = hashlib.sha256(self.part.tobytes())
+        text.update(repr((self.table.columns, self.table.n_rows)).encode())
+        return text.hexdigest()
+
+
+def target_columns(recipe: Recipe) -> list[str]:
+    options = recipe.task.options
+    several = options.get("targets")
+    columns = several if isinstance(several, (list, tuple)) else [options.get("target")]
+    if not columns or not all(isinstance(c, str) and c for c in columns):
+        raise FuselineError("bad_recipe", "task.target: names the column to predict", "e.g. target: diagnosis")
+    return [str(c) for c in columns]
+
+
+def prepare(
+    recipe: Recipe,
+    table: Table,
+    *,
+    folder: Path,
+    voice: Voice,
+    cache: Cache,
+    split: Split | None = None,
+) -> Prepared:
+    """Check everything that can be checked before the first step, in the order in which it fails fastest."""
+    plans = plan_inputs(recipe)
+    task_type = task_class(recipe.task.kind)
+    task_config = read_options(task_type.Config, recipe.task.options, "task")
+    targets = target_columns(recipe)
+    wanted = [c for name in recipe.inputs for c in recipe.columns_of(name)]
+    table.require([*wanted, *targets])
+    both = set(wanted) & set(targets)
+    if both:
+        raise FuselineError("bad_recipe", f"{', '.join(sorted(both))}: both an input and the target", "remove one")
+    notes = [note for plan in plans.values() for note in plan.notes]
+
+    if split is None:
+        split = make_split(table, recipe.split, target_column=targets[0], task_kind=recipe.task.kind)
+    notes += split.notes
+    part = split.part.copy()
+    part = _without_target(table, targets, part, notes)
+    media = MediaRoot(recipe.table.media_root or (str(table.folder) if table.folder else None))
+
+    train = np.flatnonzero(part == 0)
+    if not len(train):
+        raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
+    frame = table.take(train, targets)
+    task = task_type.fit(task_config, {c: frame[c].to_list() for c in targets})
+    modalities = {}
+    for name, plan in plans.items():
+        spec = recipe.inputs[name]
+        kinds = dict(spec.columns) if spec.columns else dict.fromkeys(recipe.columns_of(name), "")
+        modalities[name] = modality_class(plan.modality).fit(
+            plan.modality_config, kinds, _cells(table, recipe, name, part), media
+        )
+    parser = RowParser(recipe, modalities)
+    reader = Reader(table, parser, task, media, cache)
+    done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {})
+    _scan(done, folder, voice)
+    _leaks(done, split, media)
+    if recipe.split.group and recipe.split.group in table.columns:
+        _, codes = np.unique(np.array([str(v) for v in table.column(recipe.split.group)]), return_inverse=True)
+        done.groups = codes
+    return done
+
+
+def _without_target(table: Table, targets: list[str], part: np.ndarray, notes: list[str]) -> np.ndarray:
+    absent = np.ones(table.n_rows, dtype=bool)
+    for column in targets:
+        absent &= table.column(column).is_null().to_numpy()
+    lost = int((absent & (part >= 0)).sum())
+    if lost:
+        notes.append(f"{lost} rows have no {', '.join(targets)} and are left out")
+    return np.where(absent, -1, part).astype(np.int8)
+
+
+def _cells(table: Table, recipe: Recipe, name: str, part: np.ndarray) -> Iterator[Cells]:
+    """The training rows' cells of one input, streamed."""
+    columns = recipe.columns_of(name)
+    absent = frozenset(recipe.table.absent)
+    for start, frame in table.batches(list(dict.fromkeys(columns)), 4096):
+        for i, row in enumerate(Table.rows(frame)):
+            if part[start + i] == 0:
+                yield {c: None if isinstance(v, str) and v.strip() in absent else v for c, v in row.items()}
+
+
+def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
+    """Read every cell once: bad ones are named now, not after an hour; the profile and the absent shares come along."""
+    table, parser, part = prepared.table, prepared.parser, prepared.part
+    spec = prepared.recipe.table
+    bad = Quarantine(folder / "quarantine.csv", table, mode=spec.on_error, max_share=spec.max_bad_share)
+    builder = ProfileBuilder()
+    absent = {name: np.zeros((len(PARTS), 2), int) for name in parser.names}
+    cells_absent: dict[str, int] = dict.fromkeys(parser.columns, 0)
+    taken: dict[str, int] = {}
+    used = 0
+    with voice.track("reading cells", table.n_rows) as advance:
+        for start, frame in table.batches(prepared.reader.columns, CHUNK):
+            dicts = Table.rows(frame)
+            chosen = [i for i in range(len(dicts)) if part[start + i] >= 0]
+            rows = prepared.reader.read_dicts([dicts[i] for i in chosen], [start + i for i in chosen])
+            for row, i in zip(rows, chosen, strict=True):
+                used += 1
+                if row.error is not None:
+                    bad.add(row.index, row.error, dicts[i])
+                    part[row.index] = -1
+                    continue
+                if row.target is None:
+                    part[row.index] = -1
+                    continue
+                for note in row.notes:
+                    taken[note.split(":", 1)[0]] = taken.get(note.split(":", 1)[0], 0) + 1
+                _count(row, part[row.index], parser, absent, builder)
+                if part[row.index] == 0:
+                    for column in parser.columns:
+                        cells_absent[column] += parser.cell(dicts[i].get(column)) is None
+            advance(len(dicts))
+    bad.finish(used)
+    prepared.quarantined = len(bad)
+    if len(bad):
+        prepared.notes.append(f"{len(bad)} rows with broken cells were left out: see quarantine.csv")
+    prepared.notes += [f"{text} in {count} rows" for text, count in taken.items()]
+    for index, name in enumerate(PARTS):
+        if name == "train" and not (part == index).any():
+            raise FuselineError("empty_table", "every row has a broken cell", "see quarantine.csv")
+    prepared.profile = builder.to_dict()
+    train_rows = max(1, int((part == 0).sum()))
+    prepared.data = {
+        "columns": [
+            {
+                "input": name,
+                "column": column,
+                "modality": parser.modalities[name].name,
+                "kind": (prepared.recipe.inputs[name].columns or {}).get(column, ""),
+                "absent": {
+                    p: _share(absent[name][i])
+                    if len(parser.modalities[name].columns) == 1
+                    else (cells_absent[column] / train_rows if p == "train" else None)
+                    for i, p in enumerate(PARTS)
+                },
+                "summary": {k: v for k, v in prepared.profile.items() if k.split(".")[0] == name},
+            }
+            for name in parser.names
+            for column in parser.modalities[name].columns
+        ],
+        "target": _target_summary(prepared),
+        "leaks": [],
+    }
+    for name in parser.names:
+        if absent[name][0][1] and absent[name][0][0] == absent[name][0][1]:
+            prepared.notes.append(f"{name} is absent in every training row: the model cannot learn from it")
+
+
+def _share(counts: np.ndarray) -> float | None:
+    return float(counts[0] / counts[1]) if counts[1] else None
+
+
+def _count(row: Row, part: int, parser: RowParser, absent: dict[str, np.ndarray], builder: ProfileBuilder) -> None:
+    for name, value in row.values.items():
+        absent[name][part] += (value is None, 1)
+        if part != 0:
+            continue
+        stats = None if value is None else parser.modalities[name].summary(value)
+        if stats is None:
+            builder.add(name, None)
+        else:
+            builder.add(name, stats)
+
+
+def _target_summary(prepared: Prepared) -> dict[str, Any]:
+    columns = list(prepared.task.columns)
+    out: dict[str, Any] = {"column": ", ".join(columns)}
+    if prepared.task.name == "classification":
+        counts: dict[str, dict[str, int]] = {}
+        for name in PARTS:
+            series = prepared.table.take(prepared.rows(name), columns)[columns[0]]
+            values, numbers = np.unique([str(v) for v in series], return_counts=True)
+            counts[name] = {str(v): int(n) for v, n in zip(values, numbers, strict=True)}
+        out["counts"] = counts
+    else:
+        rows = prepared.rows("train")
+        series = prepared.table.take(rows, columns)[columns[0]]
+        values = np.array([float(v) for v in series if v is not None])
+        out["quantiles"] = [float(q) for q in np.quantile(values, np.linspace(0, 1, 11))] if len(values) else []
+    return out
+
+
+def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
+    kinds = {name: prepared.parser.modalities[name] for name in prepared.parser.names}
+    found = check_leaks(
+        prepared.table,
+        Split(prepared.part, split.notes),
+        media_columns=[m.columns[0] for m in kinds.values() if m.name in ("image", "audio")],
+        text_columns=[m.columns[0] for m in kinds.values() if m.name == "text"],
+        media_root=media.folder,
+    )
+    prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
+    prepared.notes += [f"leak: {leak.message}" for leak in found]

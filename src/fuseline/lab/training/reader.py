@@ -1,0 +1,172 @@
+"""From rows of the table to batches of tensors. Dimensions: B batch, M inputs, T tokens, D encoder width."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.training.cache import Cache, Kept, cell_key
+from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import RowParser
+from fuseline.runtime.backend import cpu_quota
+from fuseline.tasks import Task
+
+# Reading a file and decoding it costs more than looking it up; a number or a short text does not.
+COSTLY = ("image", "audio")
+
+
+@dataclass
+class Batch:
+    """`arrays` are named as the graph's inputs, `present` apart; `targets` are Task.encode stacked."""
+
+    arrays: dict[str, Tensor]
+    present_BM: Tensor
+    targets: Tensor | None
+    rows: np.ndarray
+
+
+@dataclass
+class Row:
+    """One row after reading: a value an input, its target, or why it cannot be used."""
+
+    index: int
+    values: dict[str, Any | None]
+    target: np.ndarray | None
+    notes: list[str]
+    error: FuselineError | None = None
+
+
+class Reader:
+    """Reads rows and remembers. `keep` makes a frozen encoder's tokens stand in for its cells."""
+
+    def __init__(self, table: Table, parser: RowParser, task: Task, media: MediaRoot, cache: Cache) -> None:
+        self.table, self.parser, self.task, self.media, self.cache = table, parser, task, media, cache
+        self.columns = list(dict.fromkeys((*parser.columns, *task.columns)))
+        self.frozen: dict[str, tuple[str, Encoder]] = {}
+        self._settings = {
+            name: hashlib.sha256(json.dumps(m.state(), sort_keys=True, default=str).encode()).hexdigest()
+            for name, m in parser.modalities.items()
+        }
+        self._threads = ThreadPoolExecutor(cpu_quota(), thread_name_prefix="fuseline-read")
+
+    def keep(self, name: str, encoder: Encoder) -> None:
+        """From now on input `name` is given as its frozen encoder's tokens, each cell encoded once."""
+        state = hashlib.sha256(type(encoder).__qualname__.encode())
+        for key, tensor in encoder.state_dict().items():
+            state.update(key.encode())
+            state.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+        self.frozen[name] = (state.hexdigest(), encoder)
+
+    def value(self, name: str, cells: Mapping[str, Any]) -> tuple[Any | None, str]:
+        """One input's value, from the cache where it is there. Raises as RowParser.parse_input."""
+        if all(c is None for c in cells.values()):
+            return None, ""
+        costly = self.parser.modalities[name].name in COSTLY
+        if not costly and name not in self.frozen:
+            return self.parser.parse_input(name, cells, self.media)
+        key = (name, self._settings[name], cell_key(cells, self.media))
+        if name in self.frozen:
+            kept_key = (*key, self.frozen[name][0])
+            kept = self.cache.get(kept_key)
+            if kept is None:
+                value, note = self._parsed(name, cells, key, costly)
+                if value is None:
+                    return None, note
+                kept = self._encode(name, value)
+                self.cache.put(kept_key, kept)
+            return kept, ""
+        return self._parsed(name, cells, key, costly)
+
+    def _parsed(self, name: str, cells: Mapping[str, Any], key: Hashable, costly: bool) -> tuple[Any | None, str]:
+        value = self.cache.get(key) if costly else None
+        if value is not None:
+            return value, ""
+        value, note = self.parser.parse_input(name, cells, self.media)
+        if costly and value is not None:
+            self.cache.put(key, value)
+        return value, note
+
+    def _encode(self, name: str, value: Any) -> Kept:
+        """One cell at a time, so that what is kept depends on the cell alone and never on its neighbours."""
+        encoder = self.frozen[name][1]
+        arrays = self.parser.modalities[name].collate([value])
+        with torch.inference_mode():
+            tokens = encoder(**{k: torch.from_numpy(v) for k, v in arrays.items()})
+        return Kept(tokens.values_BTD[0].float().numpy().copy(), tokens.mask_BT[0].bool().numpy().copy())
+
+    def read(self, rows: Sequence[int] | np.ndarray, *, targets: bool = True) -> list[Row]:
+        """Read rows in the given order. A bad cell is the row's `error`, never an exception."""
+        frame = self.table.take(np.asarray(rows), self.columns if targets else list(self.parser.columns))
+        return self.read_dicts(Table.rows(frame), rows, targets=targets)
+
+    def read_dicts(
+        self, cells: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray, *, targets: bool = True
+    ) -> list[Row]:
+        jobs = [(int(i), row, targets) for i, row in zip(rows, cells, strict=True)]
+        if any(self.parser.modalities[n].name in COSTLY for n in self.parser.names):
+            return list(self._threads.map(self._row, jobs))
+        return [self._row(job) for job in jobs]
+
+    def _row(self, job: tuple[int, Mapping[str, Any], bool]) -> Row:
+        index, row, targets = job
+        out = Row(index, {}, None, [])
+        try:
+            if targets:
+                out.target = self.task.encode({c: self.parser.cell(row.get(c)) for c in self.task.columns})
+            for name in self.parser.names:
+                out.values[name], note = self.value(name, self.parser.cells(name, row))
+                if note:
+                    out.notes.append(note)
+        except FuselineError as error:
+            out.error = error.at(index)
+        return out
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Tensors of rows that could be read."""
+        values = [row.values for row in rows]
+        arrays: dict[str, np.ndarray] = {}
+        for name in self.parser.names:
+            column = [row[name] for row in values]
+            arrays |= self._kept(name, column) if name in self.frozen else self.parser.collate(name, column)
+        have = all(row.target is not None for row in rows)
+        return Batch(
+            {k: torch.from_numpy(v) for k, v in arrays.items()},
+            torch.from_numpy(self.parser.present(values)),
+            torch.from_numpy(np.stack([r.target for r in rows if r.target is not None])) if have and rows else None,
+            np.array([row.index for row in rows]),
+        )
+
+    def _kept(self, name: str, column: Sequence[Kept | None]) -> dict[str, np.ndarray]:
+        width = self.frozen[name][1].width
+        length = max((k.values_TD.shape[0] for k in column if k is not None), default=1)
+        values_BTD = np.zeros((len(column), length, width), np.float32)
+        mask_BT = np.zeros((len(column), length), bool)
+        mask_BT[:, 0] = True  # a dummy token where the cell is absent: no row may be all masked
+        for i, kept in enumerate(column):
+            if kept is not None:
+                n = kept.values_TD.shape[0]
+                values_BTD[i, :n], mask_BT[i, :n] = kept.values_TD, kept.mask_T
+        return {f"{name}.tokens": values_BTD, f"{name}.tokens_mask": mask_BT}
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """Rows known to be good (the scan saw them). A cell that went bad since is an error, not a silent hole."""
+        read = self.read(rows)
+        for row in read:
+            if row.error is not None:
+                raise row.error
+        return self.collate(read)
+
+    def batches(self, rows: np.ndarray, size: int) -> Iterator[Batch]:
+        for start in range(0, len(rows), size):
+            yield self.batch(rows[start : start + size])

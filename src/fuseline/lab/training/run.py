@@ -1,0 +1,258 @@
+"""One run's folder, from the recipe to the report. Every stage writes whole files, so a kill loses at most a stage's
+current interval and `resume` goes on from there."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+import fuseline
+from fuseline.data.split import Split
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.lab.build import build_model
+from fuseline.lab.export import export_package
+from fuseline.lab.model import FusionModel
+from fuseline.lab.report import write_report
+from fuseline.lab.training import loop
+from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.evaluate import Outputs, run_rows
+from fuseline.lab.training.prepare import PARTS, Prepared, prepare
+from fuseline.package.files import finite, write_json, write_text
+from fuseline.progress import Voice
+from fuseline.recipe import Recipe, dump_recipe
+from fuseline.tasks.degradation import degradation, subsets
+
+PARITY_ROWS = 16
+
+
+@dataclass
+class Record:
+    """What run.json holds. `stage` is the last finished one: resuming goes on behind it."""
+
+    folder: Path
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, folder: Path, recipe: Recipe, table: Table, path: Path | None) -> Record:
+        data = {
+            "name": folder.name,
+            "stage": "started",
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "fuseline_version": fuseline.__version__,
+            "seed": recipe.training.seed,
+            "seconds": {},
+            "table": {"path": None if path is None else str(path.resolve()), "rows": table.n_rows},
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        }
+        record = cls(folder, data)
+        record.save()
+        return record
+
+    @classmethod
+    def open(cls, folder: Path) -> Record:
+        try:
+            return cls(folder, json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            raise FuselineError("no_such_run", f"{folder} holds no run", "start one with `fuseline train`") from None
+
+    def save(self, **more: Any) -> None:
+        self.data |= more
+        write_json(self.folder / "run.json", finite(self.data))
+
+    def timed(self, stage: str, seconds: float) -> None:
+        self.data["seconds"][stage] = round(self.data["seconds"].get(stage, 0.0) + seconds, 2)
+
+
+def run(
+    recipe: Recipe,
+    table: Table,
+    folder: Path,
+    *,
+    voice: Voice,
+    cache: Cache | None = None,
+    split: Split | None = None,
+    table_path: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train, evaluate, export and report. Returns what metrics.json holds.
+
+    `table_path`: where the table came from, if it was a file: resuming and the report's gallery open it again.
+
+    Raises FuselineError on anything the user can mend, KeyboardInterrupt after Ctrl-C (then `resume` goes on).
+    """
+    record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path)
+    if not resume:
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    cache = Cache(recipe.training.cache_mb) if cache is None else cache
+    clock = time.monotonic()
+    prepared = prepare(recipe, table, folder=folder, voice=voice, cache=cache, split=split)
+    if resume and record.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
+        raise FuselineError(
+            "table_changed", "the table is not the one that this run started on", "start a new run for a new table"
+        )
+    model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
+    loop.check_metric(prepared, model)
+    loop.keep_frozen(prepared, model, voice)
+    notes = prepared.notes
+    precision = record.data.get("precision") or loop.choose_precision(prepared, model, notes)
+    for note in notes:
+        voice.say(f"· {note}")
+    total, trainable = loop.parameters(model)
+    record.timed("prepare", time.monotonic() - clock)
+    record.save(
+        fingerprint=prepared.fingerprint(),
+        precision=precision,
+        notes=list(dict.fromkeys([*record.data.get("notes", []), *notes])),
+        parts={**{p: len(prepared.rows(p)) for p in PARTS}, "quarantined": prepared.quarantined},
+        inputs=_inputs(prepared, model),
+        parameters={"total": total, "trainable": trainable},
+    )
+    write_json(folder / "data.json", finite(prepared.data))
+    voice.say(_opening(prepared, total, trainable))
+
+    trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision)
+    record.data["seconds"]["train"] = round(trained.seconds, 2)
+    record.save(stage="trained", best=trained.best)
+
+    clock = time.monotonic()
+    metrics = _evaluate(prepared, model, folder, voice)
+    record.timed("evaluate", time.monotonic() - clock)
+    record.save(stage="evaluated")
+    if recipe.evaluation.export:
+        clock = time.monotonic()
+        voice.say("exporting and replaying without torch")
+        _export(prepared, model, folder, record, metrics)
+        record.timed("export", time.monotonic() - clock)
+    record.save(stage="done")
+    if recipe.evaluation.report:
+        write_report(folder)
+    return metrics
+
+
+def _opening(prepared: Prepared, total: int, trainable: int) -> str:
+    parts = ", ".join(f"{len(prepared.rows(p))} {p}" for p in PARTS)
+    inputs = ", ".join(f"{n} ({p.encoder}, {p.tune})" for n, p in prepared.plans.items())
+    return f"{parts} rows · {inputs} · {trainable:,} of {total:,} parameters train"
+
+
+def _inputs(prepared: Prepared, model: FusionModel) -> list[dict[str, Any]]:
+    out = []
+    for name, encoder in zip(model.names, model.encoders, strict=True):
+        plan, (total, trainable) = prepared.plans[name], loop.parameters(encoder)
+        out.append(
+            {
+                "name": name,
+                "modality": plan.modality,
+                "columns": list(prepared.parser.modalities[name].columns),
+                "encoder": plan.encoder,
+                "tune": plan.tune,
+                "parameters": total,
+                "trainable": trainable,
+            }
+        )
+    return out
+
+
+def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice) -> dict[str, Any]:
+    spec, task = prepared.recipe.evaluation, prepared.task
+    parts: dict[str, Any] = {}
+    tables: list[pl.DataFrame] = []
+    degraded: list[dict[str, Any]] = []
+    for part in ("val", "test"):
+        rows = prepared.rows(part)
+        if not len(rows):
+            continue
+        last = part == "test" or not len(prepared.rows("test"))
+        wanted = subsets(model.names) if spec.degradation and last else [tuple(model.names)]
+        size = max(64, prepared.recipe.training.batch_size)
+        outputs = run_rows(
+            model, prepared.reader, rows, wanted, batch_size=size, voice=voice, title=f"evaluating {part}"
+        )
+        groups = None if prepared.groups is None else prepared.groups[rows]
+        seed = prepared.recipe.training.seed
+        scores = task.score(outputs.targets, outputs.full, bootstrap=spec.bootstrap, seed=seed, groups=groups)
+        parts[part] = finite(scores.to_dict())
+        tables.append(predictions(prepared, outputs, part, model.names))
+        if spec.degradation and last:
+            degraded = degradation(
+                task,
+                model.names,
+                outputs.present_NM,
+                outputs.targets,
+                outputs.by_subset,
+                bootstrap=min(200, spec.bootstrap),
+                seed=seed,
+                groups=groups,
+            )
+    metrics = {"task": task.name, "metric": task.metric, "parts": parts, "degradation": finite(degraded)}
+    write_json(folder / "metrics.json", metrics)
+    if tables:
+        pl.concat(tables).write_parquet(folder / "predictions.parquet")
+    return metrics
+
+
+def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[str, ...]) -> pl.DataFrame:
+    """Row by row: target, answer, how sure, what it was based on."""
+    decoded = prepared.task.decode(outputs.full)
+    columns = list(prepared.task.columns)
+    cells = Table.rows(prepared.table.take(outputs.rows, columns))
+    out: dict[str, list[Any]] = {
+        "row": [int(r) for r in outputs.rows],
+        "part": [part] * len(decoded),
+        "target": [_text(c[columns[0]] if len(columns) == 1 else c) for c in cells],
+        "value": [_text(d.value) for d in decoded],
+        "confidence": [max(d.probabilities.values()) if d.probabilities else None for d in decoded],
+        "probabilities": [
+            json.dumps(d.probabilities, ensure_ascii=False) if d.probabilities else None for d in decoded
+        ],
+        "used": [json.dumps([n for n, p in zip(names, row, strict=True) if p]) for row in outputs.present_NM],
+    }
+    if prepared.task.name == "regression":
+        gaps = np.nanmean(np.abs(outputs.full["prediction"] - outputs.targets.reshape(len(decoded), -1)), axis=1)
+        out["error"] = [float(g) for g in gaps]
+    else:
+        again = [prepared.task.encode({columns[0]: d.value}) for d in decoded]
+        out["correct"] = [
+            a is not None and bool(np.array_equal(a, b)) for a, b in zip(again, outputs.targets, strict=True)
+        ]
+    return pl.DataFrame(out, schema_overrides={"confidence": pl.Float64, "probabilities": pl.String})
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record, metrics: dict[str, Any]) -> None:
+    for part in ("test", "val", "train"):
+        rows = prepared.rows(part)
+        if len(rows):
+            break
+    chosen = rows[np.linspace(0, len(rows) - 1, min(PARITY_ROWS, len(rows))).astype(int)]
+    parsed = []
+    for row in Table.rows(prepared.table.take(chosen, list(prepared.parser.columns))):
+        got = prepared.parser.parse(row, prepared.reader.media)
+        if got.error is not None:
+            raise got.error
+        parsed.append(got.values)
+    export_package(
+        model,
+        recipe=prepared.recipe,
+        parser=prepared.parser,
+        task=prepared.task,
+        rows=parsed,
+        target=folder / "model.fuse",
+        name=folder.name,
+        run=record.data,
+        metrics=metrics,
+        profile=prepared.profile,
+    )

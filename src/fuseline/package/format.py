@@ -1,0 +1,185 @@
+"""Reading and writing NAME.fuse/.
+
+Members: `manifest.json` (format version and the sha256 of every other member, checked before anything is parsed),
+`recipe.yaml`, `columns.json` (fitted state of every input), `task.json`, `graph.onnx`, `weights.safetensors` (the
+trained parameters; the graph refers to them as ONNX external data, so they are stored once), `tokenizers/NAME.json`,
+`profile.json`, `metrics.json`, `parity.json`, `README.md` (model card).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from fuseline.errors import FuselineError
+from fuseline.package.files import sha256_of, write_json
+from fuseline.recipe import Recipe, parse_recipe
+
+FORMAT = 1
+REQUIRED = ("recipe.yaml", "columns.json", "task.json", "graph.onnx")
+PARSED_LIMIT = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Package:
+    """A verified package. Members that are files for others stay paths; the rest is parsed."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    recipe: Recipe
+    columns: dict[str, dict[str, Any]]
+    """input name -> {"modality": name, "state": fitted state}"""
+    task: dict[str, Any]
+    """{"kind": name, "state": fitted state}"""
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / "graph.onnx"
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["name"])
+
+    @property
+    def version(self) -> str:
+        """Content hash: the same package has the same version wherever it lies."""
+        return str(self.manifest["version"])
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(m["bytes"]) for m in self.manifest["members"].values())
+
+    def read_json(self, member: str) -> Any:
+        """A JSON member, or None where the package has none."""
+        if member not in self.manifest["members"]:
+            return None
+        return _json(self.folder / member, member)
+
+
+def _broken(message: str, hint: str = "copy the package again, or export it anew") -> FuselineError:
+    return FuselineError("bad_package", message, hint)
+
+
+def _json(path: Path, member: str) -> Any:
+    try:
+        if path.stat().st_size > PARSED_LIMIT:
+            raise _broken(f"{member} is larger than {PARSED_LIMIT >> 20} MB")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _broken(f"{member} is not JSON: {error}") from None
+
+
+def _member_path(folder: Path, member: str) -> Path:
+    pure = PurePosixPath(member)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in member or ":" in member or not pure.parts:
+        raise _broken(f"the manifest names {member!r}, which is outside the package")
+    path = folder.joinpath(*pure.parts)
+    for step in (path, *path.parents):
+        if step == folder:
+            break
+        if step.is_symlink():
+            raise _broken(f"{member} is a link; a package holds plain files only")
+    if not path.is_file():
+        raise _broken(f"{member} is missing")
+    return path
+
+
+def read_package(folder: str | Path) -> Package:
+    """Open and verify a package. Raises FuselineError ``no_such_file``, ``bad_package`` or ``package_version``."""
+    folder = Path(folder)
+    if (folder / "model.fuse" / "manifest.json").is_file():  # a run's folder is taken for its package
+        folder = folder / "model.fuse"
+    if not folder.is_dir():
+        raise FuselineError("no_such_file", f"no package at {folder}", "a package is a folder NAME.fuse/")
+    if not (folder / "manifest.json").is_file():
+        raise _broken(f"{folder} has no manifest.json", "is this the .fuse folder, or a run that has one?")
+    manifest = _json(folder / "manifest.json", "manifest.json")
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("members"), dict) or "format" not in manifest:
+        raise _broken("manifest.json lacks its format or its members")
+    if manifest["format"] != FORMAT:
+        raise FuselineError(
+            "package_version",
+            f"the package has format {manifest['format']}, this version of fuseline reads format {FORMAT}",
+            "install the version that wrote it (see manifest.json: fuseline), or export the run again",
+        )
+    for member, entry in manifest["members"].items():
+        path = _member_path(folder, member)
+        if not isinstance(entry, dict) or path.stat().st_size != entry.get("bytes"):
+            raise _broken(f"{member} has another size than the manifest says")
+        if sha256_of(path) != entry.get("sha256"):
+            raise _broken(f"{member} is not the file that was packaged (its sha256 differs)")
+    for member in REQUIRED:
+        if member not in manifest["members"]:
+            raise _broken(f"the manifest lists no {member}")
+    if manifest.get("version") != _version(manifest["members"]):
+        raise _broken("the manifest's version does not fit its members")
+    try:
+        recipe = parse_recipe(yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _broken(f"recipe.yaml is not YAML: {error}") from None
+    columns = _json(folder / "columns.json", "columns.json")
+    task = _json(folder / "task.json", "task.json")
+    if not isinstance(columns, dict) or set(columns) != set(recipe.inputs) or not isinstance(task, dict):
+        raise _broken("columns.json or task.json does not fit the recipe's inputs")
+    for name, entry in columns.items():  # tokenizers are files of their own: large, and other tools read them
+        member = f"tokenizers/{name}.json"
+        if member in manifest["members"]:
+            entry["state"]["tokenizer"] = (folder / member).read_text(encoding="utf-8")
+    return Package(folder, manifest, recipe, columns, task)
+
+
+def _version(members: dict[str, Any]) -> str:
+    text = json.dumps({k: v.get("sha256") for k, v in sorted(members.items())}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_package(
+    folder: Path,
+    *,
+    name: str,
+    recipe_yaml: str,
+    columns: dict[str, dict[str, Any]],
+    task: dict[str, Any],
+    extra: dict[str, Any],
+    card: str,
+    fuseline_version: str,
+) -> Package:
+    """Complete a folder that already holds graph.onnx (and weights.safetensors) and seal it with its manifest.
+
+    `extra`: member name -> JSON data (profile.json, metrics.json, parity.json). The folder is trusted until sealed;
+    the caller writes into a temporary sibling and renames, so that a half-written package is never seen.
+    """
+    (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
+    plain: dict[str, Any] = {}
+    for key, entry in columns.items():
+        state = dict(entry["state"])
+        tokenizer = state.pop("tokenizer", None)
+        if tokenizer is not None:
+            (folder / "tokenizers").mkdir(exist_ok=True)
+            (folder / "tokenizers" / f"{key}.json").write_text(tokenizer, encoding="utf-8")
+        plain[key] = {**entry, "state": state}
+    write_json(folder / "columns.json", plain)
+    write_json(folder / "task.json", task)
+    for member, data in extra.items():
+        write_json(folder / member, data)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "manifest.json").unlink(missing_ok=True)
+    members = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "version": _version(members),
+        "fuseline": fuseline_version,
+        "members": members,
+    }
+    write_json(folder / "manifest.json", manifest)
+    return read_package(folder)

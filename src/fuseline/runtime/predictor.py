@@ -1,0 +1,133 @@
+"""Rows in, answers out, without torch. Dimensions: B batch, M inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError, closest
+from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import Parsed, RowParser
+from fuseline.package import Package, read_package
+from fuseline.runtime.backend import Backend, open_backend
+from fuseline.tasks import Task, task_class
+
+
+@dataclass
+class Answer:
+    """One row's answer and what it was based on. `error` is set, and `value` None, where the row could not be read."""
+
+    value: Any = None
+    probabilities: dict[str, float] | None = None
+    interval: tuple[float, float] | None = None
+    used: tuple[str, ...] = ()
+    """inputs that the row had and the answer used"""
+    absent: tuple[str, ...] = ()
+    """inputs that the row lacked"""
+    notes: list[str] = field(default_factory=list)
+    """e.g. a broken cell that the recipe treats as absent"""
+    error: FuselineError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        out: dict[str, Any] = {"value": self.value, "used": list(self.used), "absent": list(self.absent)}
+        if self.probabilities is not None:
+            out["probabilities"] = self.probabilities
+        if self.interval is not None:
+            out["interval"] = list(self.interval)
+        if self.notes:
+            out["notes"] = self.notes
+        if self.error is not None:
+            out["error"] = self.error.to_dict()
+        return out
+
+
+class Predictor:
+    """Runs one package. Make it with :func:`load`. Thread-safe: holds no state of a request."""
+
+    def __init__(self, package: Package, backend: Backend) -> None:
+        self.package = package
+        self.backend = backend
+        self.rows = RowParser.from_states(package.recipe, package.columns)
+        self.task: Task = task_class(package.task["kind"]).from_state(package.task["state"])
+        self.names = self.rows.names
+
+    def run(self, parsed: Sequence[Mapping[str, Any | None]]) -> dict[str, np.ndarray]:
+        """The graph's raw outputs for parsed rows."""
+        return self.backend.run(self.rows.arrays(parsed))
+
+    def predict(
+        self, rows: Sequence[Mapping[str, Any]], *, media: str | Path | None = None, batch_size: int = 32
+    ) -> list[Answer]:
+        """Answer every row, in order. A bad row gets an error and leaves its neighbours alone.
+
+        Args:
+            rows: mappings of column -> cell. A key that is absent, None or NaN is an absent cell; a key that looks
+                like a misspelt column is the row's error.
+            media: folder that file cells are relative to and may not leave. None: cells hold bytes, base64 or data
+                URIs, and no file is opened.
+            batch_size: rows run at once.
+        """
+        if isinstance(rows, Mapping):
+            raise FuselineError("bad_rows", "predict takes a list of rows", "wrap the one row: predict([row])")
+        root = MediaRoot(str(media) if media is not None else None)
+        answers: list[Answer] = []
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            parsed = [self._parse_checked(row, root, start + i) for i, row in enumerate(chunk)]
+            answers += self.answer(parsed)
+        return answers
+
+    def _parse_checked(self, row: Any, media: MediaRoot, place: int) -> Parsed:
+        if not isinstance(row, Mapping):
+            return Parsed({}, [], FuselineError("bad_rows", "a row is a mapping of column to cell", row=place))
+        missing = [c for c in self.rows.columns if c not in row]
+        for key in row if missing else ():
+            near = closest(str(key), missing) if key not in self.rows.columns else None
+            if near is not None and _same_word(str(key), near):
+                error = FuselineError(
+                    "unknown_column", f"no column {key!r}", f"did you mean {near!r}?", row=place, column=str(key)
+                )
+                return Parsed({}, [], error)
+        return self.rows.parse(row, media, place)
+
+    def answer(self, parsed: Sequence[Parsed]) -> list[Answer]:
+        """Run the rows that could be read and join the answers back in order."""
+        good = [i for i, p in enumerate(parsed) if p.error is None]
+        answers = [Answer(error=p.error, notes=p.notes) for p in parsed]
+        if good:
+            decoded = self.task.decode(self.run([parsed[i].values for i in good]))
+            for i, d in zip(good, decoded, strict=True):
+                p = parsed[i]
+                used = tuple(n for n in self.names if p.values[n] is not None)
+                absent = tuple(n for n in self.names if p.values[n] is None)
+                answers[i] = Answer(d.value, d.probabilities, d.interval, used, absent, p.notes)
+        return answers
+
+    def predict_frames(
+        self, frames: Iterable[tuple[int, Any]], *, media: MediaRoot, batch_size: int = 32
+    ) -> Iterator[tuple[int, list[Answer]]]:
+        """Answer a streamed table: (first row, polars frame) in, (first row, answers) out. Memory: one frame."""
+        for start, frame in frames:
+            rows = Table.rows(frame)
+            answers: list[Answer] = []
+            for i in range(0, len(rows), batch_size):
+                parsed = [self.rows.parse(row, media, start + i + j) for j, row in enumerate(rows[i : i + batch_size])]
+                answers += self.answer(parsed)
+            yield start, answers
+
+
+def _same_word(a: str, b: str) -> bool:
+    import difflib
+
+    return difflib.SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= 0.8
+
+
+def load(path: str | Path, *, backend: str = "onnxruntime", threads: int | None = None) -> Predictor:
+    """Open a package (NAME.fuse/ or the run that holds one), verify it, and make it ready to predict."""
+    package = read_package(path)
+    return Predictor(package, open_backend(backend, package.graph, threads))

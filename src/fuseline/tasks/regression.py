@@ -1,0 +1,161 @@
+"""Regression of one number or many. Dimensions: N rows, B batch, K targets.
+
+Targets are encoded in their own units; standardising happens in the head, with `mean` and `std` from here.
+
+`Scores.metrics`: rmse, mae, r2 of one target. Of many: the plain means of these over the targets, and `nrmse`, the mean
+of RMSE_k / training standard deviation_k, which does not depend on the targets' units and therefore is what is watched.
+`Scores.details["per_target"]`: {"target", "mae", "rmse", "r2", "rows"} of each target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from fuseline.errors import FuselineError
+from fuseline.recipe import Frozen
+from fuseline.tasks import metrics
+from fuseline.tasks.base import Decoded, Metric, Scores
+from fuseline.tasks.bootstrap import intervals
+
+
+class RegressionConfig(Frozen):
+    """Options of the regression task."""
+
+    target: str | None = Field(None, description="the column to predict")
+    targets: tuple[str, ...] = Field((), description="several columns to predict together, instead of `target`")
+    loss: Literal["huber", "mse"] = Field("huber", description="on the standardised scale; huber bears outliers")
+    huber_delta: float = Field(1.0, gt=0, description="standard deviations at which huber turns from square to linear")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> RegressionConfig:
+        if bool(self.target) == bool(self.targets):
+            raise ValueError("set `target` to one column, or `targets` to several")
+        if len(set(self.targets)) != len(self.targets):
+            raise ValueError("`targets` names a column twice")
+        return self
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.targets or (self.target or "",)
+
+
+def parse_number(cell: Any, column: str) -> float | None:
+    """A finite float32-sized number, or None for None and NaN. Raises FuselineError ``bad_cell``."""
+    if cell is None:
+        return None
+    cell = cell.item() if isinstance(cell, np.generic) else cell
+    try:
+        if isinstance(cell, bool):
+            raise TypeError
+        number = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        hint = "a target of words or of yes and no is `task.kind: classification`"
+        raise FuselineError("bad_cell", f"{str(cell)[:80]!r} is not a number", hint, column=column) from None
+    if math.isnan(number):
+        return None
+    if abs(number) > float(np.finfo(np.float32).max):
+        raise FuselineError("bad_cell", f"{number} is not a finite 32-bit number", "", column=column)
+    return number
+
+
+class Regression:
+    """One number a row, or K numbers of which some may be absent in a row."""
+
+    Config: ClassVar[type[Frozen]] = RegressionConfig
+    name = "regression"
+
+    def __init__(self, config: RegressionConfig, *, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.config = config
+        self.columns = config.columns
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.metric = "rmse" if len(self.columns) == 1 else "nrmse"
+
+    @classmethod
+    def fit(cls, config: RegressionConfig, targets: Mapping[str, Sequence[Any]]) -> Regression:
+        """Mean and standard deviation of each target. Raises FuselineError ``bad_cell`` or ``constant_target``."""
+        mean, std = [], []
+        for column in config.columns:
+            parsed = (parse_number(cell, column) for cell in targets[column])
+            values = np.array([v for v in parsed if v is not None], dtype=np.float64)
+            if len(values) == 0:
+                raise FuselineError(
+                    "no_target", "no training row has a target", "is it the right column?", column=column
+                )
+            if np.float32(values.min()) == np.float32(values.max()):
+                raise FuselineError(
+                    "constant_target",
+                    f"every training row has the target {values[0]:g}: there is nothing to learn",
+                    "choose another target column, or give rows with other values",
+                    column=column,
+                )
+            mean.append(float(values.mean()))
+            std.append(float(values.std()))
+        return cls(config, mean=mean, std=std)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Regression:
+        return cls(RegressionConfig.model_validate(state["config"]), mean=state["mean"], std=state["std"])
+
+    def state(self) -> dict[str, Any]:
+        return {"config": self.config.model_dump(mode="json"), "mean": list(self.mean), "std": list(self.std)}
+
+    def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
+        numbers = [parse_number(cells.get(column), column) for column in self.columns]
+        if all(n is None for n in numbers):
+            return None
+        return np.array([np.nan if n is None else n for n in numbers], dtype=np.float32)
+
+    def decode(self, outputs: Mapping[str, np.ndarray]) -> list[Decoded]:
+        rows = np.asarray(outputs["prediction"], dtype=np.float64).tolist()
+        if len(self.columns) == 1:
+            return [Decoded(row[0]) for row in rows]
+        return [Decoded(dict(zip(self.columns, row, strict=True))) for row in rows]
+
+    def score(
+        self,
+        targets: np.ndarray,
+        outputs: Mapping[str, np.ndarray],
+        *,
+        bootstrap: int = 0,
+        seed: int = 0,
+        groups: np.ndarray | None = None,
+        details: bool = True,
+    ) -> Scores:
+        """See the head of this file. `targets` (N, K), NaN where absent; `outputs["prediction"]` (N, K)."""
+        truth_NK, answer_NK = np.asarray(targets, np.float64), np.asarray(outputs["prediction"], np.float64)
+        truth_NK, answer_NK = (x.reshape(-1, len(self.columns)) for x in (truth_NK, answer_NK))
+        rows = len(truth_NK)
+        finite = bool(np.isfinite(answer_NK).all())
+        if not finite:  # a diverged model: every metric is undefined, as if no row had a target
+            truth_NK, answer_NK = np.full_like(truth_NK, np.nan), np.zeros_like(answer_NK)
+
+        def measure(weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+            found = metrics.errors(truth_NK, answer_NK, weights_RN)
+            out = {name: metrics.mean_defined(getattr(found, name)) for name in ("rmse", "mae", "r2")}
+            if len(self.columns) > 1:
+                out = {"nrmse": metrics.mean_defined(found.rmse / np.array(self.std)), **out}
+            return out
+
+        once_1N = np.ones((1, rows))
+        point = measure(once_1N)
+        bounds = intervals(measure, rows, resamples=bootstrap if finite else 0, seed=seed, groups=groups)
+        scores = Scores(rows)
+        for name, value in point.items():
+            low, high = bounds.get(name, (None, None))
+            scores.metrics[name] = Metric(name, float(value[0]), low, high, higher_is_better=name == "r2")
+        if details:
+            found = metrics.errors(truth_NK, answer_NK, once_1N)
+            scores.details["per_target"] = [
+                {
+                    "target": column,
+                    **{name: metrics.plain(getattr(found, name)[0, k]) for name in ("mae", "rmse", "r2")},
+                    "rows": int((~np.isnan(truth_NK[:, k])).sum()),
+                }
+                for k, column in enumerate(self.columns)
+            ]
+        return scores

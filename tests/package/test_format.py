@@ -1,0 +1,121 @@
+"""A package is read only if it is exactly what was written."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fuseline.errors import FuselineError
+from fuseline.package import FORMAT, read_package, write_package
+from fuseline.package.files import finite, replace_folder, settle
+from fuseline.recipe import dump_recipe, parse_recipe
+
+RECIPE = parse_recipe({"inputs": {"note": {"modality": "text"}}, "task": {"kind": "classification", "target": "y"}})
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "graph.onnx").write_bytes(b"graph")
+    write_package(
+        folder,
+        name="demo",
+        recipe_yaml=dump_recipe(RECIPE),
+        columns={"note": {"modality": "text", "state": {"tokenizer": "{}", "max_length": 8}}},
+        task={"kind": "classification", "state": {}},
+        extra={"metrics.json": {"x": 1}},
+        card="# demo",
+        fuseline_version="0",
+    )
+    return folder
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    package = read_package(made(tmp_path / "a.fuse"))
+    assert package.recipe == RECIPE
+    assert package.columns["note"]["state"] == {"tokenizer": "{}", "max_length": 8}
+    assert (tmp_path / "a.fuse/tokenizers/note.json").read_text() == "{}"
+    assert package.read_json("metrics.json") == {"x": 1}
+    assert package.read_json("nothing.json") is None
+
+
+def test_version_is_the_content(tmp_path: Path) -> None:
+    a, b = read_package(made(tmp_path / "a.fuse")), read_package(made(tmp_path / "b.fuse"))
+    assert a.version == b.version
+    (tmp_path / "b.fuse/graph.onnx").write_bytes(b"grape")
+    with pytest.raises(FuselineError, match=r"graph\.onnx is not the file"):
+        read_package(tmp_path / "b.fuse")
+
+
+@pytest.mark.parametrize("member", ["recipe.yaml", "columns.json", "task.json", "graph.onnx", "metrics.json"])
+def test_a_changed_or_lost_member_is_named(tmp_path: Path, member: str) -> None:
+    folder = made(tmp_path / "a.fuse")
+    text = (folder / member).read_bytes()
+    (folder / member).write_bytes(bytes([text[0] ^ 1]) + text[1:])
+    with pytest.raises(FuselineError, match=member):
+        read_package(folder)
+    (folder / member).unlink()
+    with pytest.raises(FuselineError, match=f"{member} is missing"):
+        read_package(folder)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b", "C:evil", "..\\x"])
+def test_a_member_outside_the_package_is_refused(tmp_path: Path, name: str) -> None:
+    folder = made(tmp_path / "a.fuse")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["members"][name] = {"sha256": "0", "bytes": 1}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(FuselineError, match="outside the package"):
+        read_package(folder)
+
+
+def test_a_link_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a.fuse")
+    (tmp_path / "elsewhere").write_bytes(b"graph")
+    (folder / "graph.onnx").unlink()
+    os.symlink(tmp_path / "elsewhere", folder / "graph.onnx")
+    with pytest.raises(FuselineError, match="is a link"):
+        read_package(folder)
+
+
+def test_another_format_says_what_to_do(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a.fuse")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "format": FORMAT + 1}))
+    with pytest.raises(FuselineError, match=f"format {FORMAT + 1}") as caught:
+        read_package(folder)
+    assert caught.value.code == "package_version"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1}', "nonsense", "[" * 100000])
+def test_a_hostile_manifest_is_an_error_not_a_crash(tmp_path: Path, text: str) -> None:
+    folder = made(tmp_path / "a.fuse")
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(FuselineError) as caught:
+        read_package(folder)
+    assert caught.value.code == "bad_package"
+
+
+def test_what_is_no_package(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(FuselineError):
+            read_package(path)
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "who").write_text(name)
+    replace_folder(tmp_path / "new", tmp_path / "target")
+    assert (tmp_path / "target/who").read_text() == "new"
+    os.replace(tmp_path / "target", tmp_path / "target.old")  # a kill between the two renames
+    assert (settle(tmp_path / "target") / "who").read_text() == "new"
+
+
+def test_finite_makes_json() -> None:
+    import numpy as np
+
+    value = {"a": float("nan"), "b": [np.float32(1.5), np.array([1.0, np.inf])], 3: np.int64(2)}
+    assert finite(value) == {"a": None, "b": [1.5, [1.0, None]], "3": 2}

@@ -1,0 +1,73 @@
+"""A recipe that does not hold says where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuseline.errors import FuselineError
+from fuseline.recipe import Frozen, dump_recipe, load_recipe, parse_recipe, read_options
+
+GOOD: dict[str, Any] = {"inputs": {"note": {"modality": "text"}}, "task": {"kind": "classification", "target": "y"}}
+
+
+def broken(**changes: Any) -> FuselineError:
+    with pytest.raises(FuselineError) as caught:
+        parse_recipe({**GOOD, **changes})
+    assert caught.value.code == "bad_recipe"
+    return caught.value
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    recipe = parse_recipe({**GOOD, "fusion": {"kind": "sum", "layers": 3}})
+    (tmp_path / "r.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "r.yaml") == recipe
+    assert recipe.fusion.options == {"layers": 3}
+    assert recipe.columns_of("note") == ("note",)
+
+
+def test_an_unknown_key_names_its_path_and_the_closest() -> None:
+    assert "training.epoch: unknown key; did you mean 'epochs'?" in str(broken(training={"epoch": 3}))
+    assert "tabel: unknown key; did you mean 'table'?" in str(broken(tabel={}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"inputs": {}}, "inputs"),
+        ({"inputs": {"a.b": {"modality": "text"}}}, "dot"),
+        ({"inputs": {"present": {"modality": "text"}}}, "present"),
+        ({"inputs": {"v": {"modality": "tabular"}}}, "columns"),
+        ({"inputs": {"v": {"modality": "image", "columns": {"a": "number"}}}}, "column"),
+        ({"split": {"kind": "group"}}, "split.group"),
+        ({"split": {"kind": "time"}}, "split.time"),
+        ({"split": {"kind": "given"}}, "split.column"),
+        ({"split": {"val": 0.6, "test": 0.5}}, "no rows"),
+        ({"training": {"learning_rate": -1}}, "training.learning_rate"),
+        ({"training": {"precision": "float8"}}, "training.precision"),
+        ({"version": 2}, "version"),
+    ],
+)
+def test_rules_between_fields(changes: dict[str, Any], words: str) -> None:
+    assert words in str(broken(**changes))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "!!python/object/apply:os.system ['true']", "\x00"])
+def test_what_is_no_recipe(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(FuselineError) as caught:
+        load_recipe(tmp_path / "r.yaml")
+    assert caught.value.code == "bad_recipe"
+    with pytest.raises(FuselineError, match="no recipe at"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_options_of_a_part() -> None:
+    class Config(Frozen):
+        layers: int = 2
+
+    assert read_options(Config, {}, "fusion").layers == 2
+    with pytest.raises(FuselineError, match="fusion.layer: unknown key; did you mean 'layers'"):
+        read_options(Config, {"layer": 3}, "fusion")

@@ -1,0 +1,144 @@
+"""Writes docs/recipe.md: every key of a recipe, from the models' own field descriptions. `make docs` runs it.
+
+The same texts are what errors and editors show, so the page cannot say another thing than the code. Needs the train
+extra, since encoders and fusions own their options.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from fuseline import recipe
+from fuseline.lab.build import ModelOptions
+from fuseline.lab.encoders import ENCODERS, encoder_class
+from fuseline.lab.fusion import FUSIONS, fusion_class
+from fuseline.modalities import MODALITIES, modality_class
+from fuseline.tasks import TASKS, task_class
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
+
+HEAD = """# The recipe, key by key
+
+Written by `make docs` from the code's own descriptions: change them there. A recipe is a YAML file; `fuseline init
+TABLE --target COLUMN` drafts one with comments. An unknown key is an error that names its path and the closest key.
+
+```yaml
+table: {path: visits.csv}
+inputs:
+  xray: {modality: image, column: xray_file}
+  note: {modality: text, encoder: {kind: small}}
+  vitals: {modality: tabular, columns: {age: number, sex: category}}
+task: {kind: classification, target: diagnosis}
+split: {kind: group, group: patient}
+fusion: {kind: attention, layers: 2}
+training: {epochs: 30}
+```
+"""
+
+WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "none", Any: "anything"}
+BOUNDS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+def kind_of(annotation: Any) -> str:
+    """A type as a reader of YAML would say it."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation in WORDS:
+        return WORDS[annotation]
+    if origin is typing.Annotated:
+        return kind_of(args[0])
+    if origin is Literal:
+        return " or ".join(f"`{a}`" if isinstance(a, str) else str(a) for a in args)
+    if origin in (Union, types.UnionType):
+        return " or ".join(kind_of(a) for a in args)
+    if origin in (tuple, list):
+        inner = [a for a in args if a is not Ellipsis]
+        return "list of " + (kind_of(inner[0]) if len(set(inner)) == 1 else ", ".join(kind_of(a) for a in inner))
+    if origin is dict:
+        return f"mapping of {kind_of(args[0])} to {kind_of(args[1])}"
+    return "section" if isinstance(annotation, type) and issubclass(annotation, BaseModel) else str(annotation)
+
+
+def bounds_of(info: FieldInfo) -> str:
+    found = [f"{sign} {getattr(m, key)}" for m in info.metadata for key, sign in BOUNDS.items() if hasattr(m, key)]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def default_of(info: FieldInfo) -> str:
+    value = info.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return "**required**"
+    if isinstance(value, BaseModel):
+        return ""
+    if isinstance(value, tuple | list):
+        return ", ".join(f'`"{v}"`' if isinstance(v, str) else f"`{v}`" for v in value) or "none"
+    return (
+        {None: "none", True: "true", False: "false"}.get(value, f"`{value}`") if not isinstance(value, dict) else "none"
+    )
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def rows(model: type[BaseModel], skip: tuple[str, ...] = ()) -> Iterator[str]:
+    fields = {k: f for k, f in model.model_fields.items() if k not in skip}
+    if not fields:
+        yield "No keys of its own."
+        return
+    yield "| key | value | default | meaning |"
+    yield "|---|---|---|---|"
+    for name, info in fields.items():
+        value = cell(kind_of(info.annotation) + bounds_of(info))
+        yield f"| `{name}` | {value} | {cell(default_of(info))} | {cell(info.description or '')} |"
+
+
+def first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ").strip()
+
+
+def section(title: str, model: type[BaseModel], intro: str = "", level: int = 2) -> list[str]:
+    return ["", f"{'#' * level} {title}", "", *([intro, ""] if intro else []), *rows(model)]
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    lines = [HEAD.rstrip()]
+    lines += section("The whole", recipe.Recipe)
+    lines += section("table", recipe.TableSpec)
+    lines += section(
+        "inputs.NAME", recipe.Input, "One entry a modality; the keys of its modality (below) stand here too."
+    )
+    for name in MODALITIES:
+        lines += section(f"inputs.NAME, modality: {name}", modality_class(name).Config, level=3)
+    lines += section("inputs.NAME.encoder", recipe.EncoderSpec, "The keys of its kind (below) stand here too.")
+    for modality, kinds in ENCODERS.items():
+        for kind in kinds:
+            cls = encoder_class(modality, kind)
+            lines += section(f"inputs.NAME.encoder, {modality}, kind: {kind}", cls.Config, first_line(cls), 3)
+    lines += section("task", recipe.Component, "The keys of its kind (below) stand here too.")
+    for name in TASKS:
+        lines += section(f"task, kind: {name}", task_class(name).Config, level=3)
+    lines += section("split", recipe.SplitSpec)
+    lines += section(
+        "fusion", ModelOptions, "`kind` chooses one of the fusions below, `attention` where nothing is said."
+    )
+    for name in FUSIONS:
+        cls_f = fusion_class(name)
+        lines += section(f"fusion, kind: {name}", cls_f.Config, first_line(cls_f), 3)
+    lines += section("training", recipe.TrainingSpec)
+    lines += section("evaluation", recipe.EvaluationSpec)
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
