@@ -60,7 +60,7 @@ $(BASE)/.ready: pyproject.toml constraints.txt $(SOURCES)
 	touch $@
 
 bench: setup ## training and prediction speed against bare loops
-	$(VENV)/bin/python benchmarks/run.py
+	$(VENV)/bin/python benchmarks/speed.py
 
 docs: setup ## write docs/recipe.md from the recipe's own field descriptions
 	$(VENV)/bin/python tools/docs_recipe.py

@@ -130,7 +130,7 @@ def half(content: bytes) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of 69 bytes that claims 100,000 x 100,000 pixels."""
+    """A PNG of less than a hundred bytes that claims 100,000 x 100,000 pixels."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))

@@ -21,10 +21,12 @@ NAME = "demo"
 
 CHANGES: dict[str, dict[str, Any]] = {
     "split": {"val": 0.15, "test": 0.25},
-    "training": {"epochs": 24, "batch_size": 32},
+    "fusion": {"kind": "attention", "width": 64},
+    "training": {"epochs": 24, "batch_size": 32, "precision": "float32"},
     "evaluation": {"bootstrap": 300},
 }
-OPTIONS: dict[str, dict[str, Any]] = {"image": {"size": 64}, "audio": {"sample_rate": 8000}}
+CELLS: dict[str, dict[str, Any]] = {"audio": {"sample_rate": 8000}}
+ENCODERS: dict[str, dict[str, Any]] = {"image": {"size": 64, "channels": [16, 32, 64, 64]}}
 
 
 def command(
@@ -95,8 +97,9 @@ def adapt(draft: dict[str, Any]) -> dict[str, Any]:
     """The drafted recipe with the demo's changes; its one tabular input is named `vitals`."""
     inputs: dict[str, Any] = {}
     for name, spec in draft["inputs"].items():
-        spec = {**spec, **OPTIONS.get(spec["modality"], {}), "encoder": {"kind": "small"}}
-        if spec["modality"] == "tabular":
+        kind = spec["modality"]
+        spec = {**spec, **CELLS.get(kind, {}), "encoder": {"kind": "small", **ENCODERS.get(kind, {})}}
+        if kind == "tabular":
             name, spec["columns"] = "vitals", {c: k for c, k in spec["columns"].items() if c != "visited"}
         inputs[name] = spec
     out = {**draft, "inputs": inputs, "table": {**(draft.get("table") or {}), "path": "table.csv"}}

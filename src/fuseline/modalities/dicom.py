@@ -40,7 +40,7 @@ def decode_dicom(data: bytes, cell: Any, column: str, max_pixels: int) -> np.nda
                 raise bad_cell(column, f"{shorten(cell)} is DICOM without a picture")
             width, height = int(dataset.Columns), int(dataset.Rows)
             if width * height > max_pixels:
-                raise bad_cell(column, f"{shorten(cell)} is {width} x {height} pixels, more than {max_pixels:.4g}")
+                raise bad_cell(column, f"{shorten(cell)} is {width} x {height} pixels, more than {max_pixels:,}")
             return _pixels(dataset)
         except FuselineError:
             raise

@@ -75,13 +75,14 @@ def _read_text(text: str, column: str, media: MediaRoot, max_bytes: int) -> byte
         head, comma, body = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
             raise bad_cell(column, f"{shorten(text)} is no base64 data URI", "write data:TYPE;base64,CONTENT")
-        return _decode(body, column, max_bytes)
+        return _decode(body, column, max_bytes, "the text after the comma is not whole")
     if _URL.match(text):
         raise bad_cell(
             column, f"{shorten(text)} is a URL, and URLs are never fetched", "download the file and give its path"
         )
     if media.folder is None or len(text) > _LONGEST_PATH or _is_base64(text):
-        return _decode(text, column, max_bytes)
+        hint = "send bytes, base64 or a data URI: without a media folder no file is opened"
+        return _decode(text, column, max_bytes, hint if media.folder is None else "the text is not whole")
     return _read_file(text, column, media, max_bytes)
 
 
@@ -96,17 +97,13 @@ def _is_base64(text: str) -> bool:
         return False
 
 
-def _decode(text: str, column: str, max_bytes: int) -> bytes:
+def _decode(text: str, column: str, max_bytes: int, hint: str) -> bytes:
     if len(text) * 3 // 4 > max_bytes + 3:
         raise _too_large(text, column, max_bytes)
     try:
         return binascii.a2b_base64("".join(text.split()), strict_mode=True)
     except (binascii.Error, ValueError) as error:
-        raise bad_cell(
-            column,
-            f"{shorten(text)} is not base64: {str(error)[:60]}",
-            "no file is opened here unless a media folder is given; send bytes, base64 or a data URI",
-        ) from None
+        raise bad_cell(column, f"{shorten(text)} is not base64: {str(error)[:60]}", hint) from None
 
 
 def _read_file(text: str, column: str, media: MediaRoot, max_bytes: int) -> bytes:

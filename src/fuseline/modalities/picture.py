@@ -75,9 +75,7 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
             width, height = image.size
             if width * height > max_pixels:
                 hint = "raise the input's max_pixels if this is what the picture should be"
-                raise bad_cell(
-                    column, f"{shorten(cell)} is {width} x {height} pixels, more than {max_pixels:.4g}", hint
-                )
+                raise bad_cell(column, f"{shorten(cell)} is {width} x {height} pixels, more than {max_pixels:,}", hint)
             if isinstance(image, JpegImagePlugin.JpegImageFile):
                 image.draft(None, (2 * size, 2 * size))
             image.load()

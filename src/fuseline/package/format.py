@@ -169,6 +169,8 @@ def write_package(
         write_json(folder / member, data)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "manifest.json").unlink(missing_ok=True)
+    for path in folder.rglob("*"):  # some writers make files that only their owner reads; a server is another user
+        path.chmod(0o755 if path.is_dir() else 0o644)
     members = {
         path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))

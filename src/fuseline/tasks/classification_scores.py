@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fuseline.tasks.classification import Classification
 
 CURVES = 10
-AREAS = (("auroc", metrics.auroc), ("auprc", metrics.auprc))
 
 
 class Sheet:
@@ -48,6 +47,8 @@ class Sheet:
             self.truth_NC = self.truth_N[:, None] == np.arange(classes)
             self.answer_NC = self.answer_N[:, None] == np.arange(classes)
         self.ranked = [self.positive] if self.mode == "binary" else list(range(classes))
+        self.right_N = (self.truth_NC == self.answer_NC).all(axis=1)
+        self.losses_N, self.briers_N = self._losses(), self._briers()
         self.calibration = metrics.calibration(*self._stated())
 
     def _stated(self) -> tuple[np.ndarray, np.ndarray]:
@@ -69,20 +70,19 @@ class Sheet:
             return np.asarray(square_NC[:, self.positive])
         return np.asarray(square_NC.mean(axis=1) if self.mode == "multilabel" else square_NC.sum(axis=1))
 
-    def ranking(self, weights_RN: np.ndarray) -> dict[str, np.ndarray]:
-        """auroc and auprc of each ranked class (R, ranked)."""
-        return {
-            name: np.stack([f(self.truth_NC[:, c], self.odds_NC[:, c], weights_RN) for c in self.ranked], axis=1)
-            for name, f in AREAS
-        }
+    def areas(self, number: int, weights_RN: np.ndarray) -> metrics.Areas:
+        """auroc and auprc of one class against the rest."""
+        return metrics.areas(self.truth_NC[:, number], self.odds_NC[:, number], weights_RN)
 
     def measure(self, weights_RN: np.ndarray, *, ranking: bool = True) -> dict[str, np.ndarray]:
         """name -> one value a resample (R,)."""
         out: dict[str, np.ndarray] = {}
         if ranking:
-            out = {name: metrics.mean_defined(v) for name, v in self.ranking(weights_RN).items()}
+            areas = [self.areas(c, weights_RN) for c in self.ranked]
+            for name in metrics.Areas._fields:
+                out[name] = metrics.mean_defined(np.stack([getattr(a, name) for a in areas], axis=1))
         counts = metrics.counts(self.truth_NC, self.answer_NC, weights_RN)
-        out["accuracy"] = metrics.mean((self.truth_NC == self.answer_NC).all(axis=1), weights_RN)
+        out["accuracy"] = metrics.mean(self.right_N, weights_RN)
         if self.mode != "multilabel":
             out["balanced_accuracy"] = counts.balanced_accuracy
         for name in ("precision", "recall", "f1"):
@@ -95,8 +95,8 @@ class Sheet:
             out["specificity"] = counts.specificity[:, self.positive]
         if self.mode == "multilabel":
             out["micro_f1"] = counts.micro_f1
-        out["log_loss"] = metrics.mean(self._losses(), weights_RN)
-        out["brier"] = metrics.mean(self._briers(), weights_RN)
+        out["log_loss"] = metrics.mean(self.losses_N, weights_RN)
+        out["brier"] = metrics.mean(self.briers_N, weights_RN)
         out["ece"] = self.calibration.ece(weights_RN)
         return out
 
@@ -105,9 +105,7 @@ class Sheet:
         task, once_1N = self.task, np.ones((1, len(self.truth_NC)))
         counts = metrics.counts(self.truth_NC, self.answer_NC, once_1N)
         every = list(range(len(task.classes)))
-        areas = [
-            {n: metrics.plain(f(self.truth_NC[:, c], self.odds_NC[:, c], once_1N)[0]) for n, f in AREAS} for c in every
-        ]
+        areas = [{n: metrics.plain(v[0]) for n, v in self.areas(c, once_1N)._asdict().items()} for c in every]
         shown = [self.positive] if self.mode == "binary" else sorted(every, key=lambda c: -counts.truths[0, c])[:CURVES]
         out: dict[str, Any] = {"labels": task.labels}
         if self.mode == "binary":

@@ -117,24 +117,31 @@ def _ranked(truth_N: np.ndarray, score_N: np.ndarray, weights_RN: np.ndarray) ->
     return _Ranked(positive_RN, all_RN, score_N[starts])
 
 
-def auroc(truth_N: np.ndarray, score_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """Chance that a positive row scores above a negative one, ties counting half (Hanley & McNeil 1982). (R,)"""
-    if not len(truth_N):
-        return np.full(len(weights_RN), np.nan)
-    ranked = _ranked(truth_N, score_N, weights_RN)
-    negative_RG = ranked.all - ranked.positives
-    total_R = negative_RG.sum(axis=1)
-    below_RG = total_R[:, None] - np.cumsum(negative_RG, axis=1) + negative_RG / 2
-    return _ratio((ranked.positives * below_RG).sum(axis=1), ranked.positives.sum(axis=1) * total_R)
+class Areas(NamedTuple):
+    """Areas under the two curves of one class (R,)."""
+
+    auroc: np.ndarray
+    """chance that a positive row scores above a negative one, ties counting half (Hanley & McNeil 1982)"""
+    auprc: np.ndarray
+    """average precision Σ_g (recall_g - recall_{g-1})·precision_g over distinct scores, no interpolation"""
 
 
-def auprc(truth_N: np.ndarray, score_N: np.ndarray, weights_RN: np.ndarray) -> np.ndarray:
-    """Average precision Σ_g (recall_g - recall_{g-1})·precision_g over distinct scores, no interpolation. (R,)"""
+def areas(truth_N: np.ndarray, score_N: np.ndarray, weights_RN: np.ndarray) -> Areas:
+    """Both areas from one ranking, which is what costs the time. `truth_N` is boolean."""
     if not len(truth_N):
-        return np.full(len(weights_RN), np.nan)
+        undefined_R = np.full(len(weights_RN), np.nan)
+        return Areas(undefined_R, undefined_R)
     ranked = _ranked(truth_N, score_N, weights_RN)
-    precision_RG = _ratio(np.cumsum(ranked.positives, axis=1), np.cumsum(ranked.all, axis=1), 0.0)
-    return _ratio((ranked.positives * precision_RG).sum(axis=1), ranked.positives.sum(axis=1))
+    tp_RG, all_RG = np.cumsum(ranked.positives, axis=1), np.cumsum(ranked.all, axis=1)
+    positive_R = tp_RG[:, -1]
+    negative_R = all_RG[:, -1] - positive_R
+    # Negatives below a distinct score, and half of those that share it.
+    below_RG = negative_R[:, None] - (all_RG - tp_RG) + (ranked.all - ranked.positives) / 2
+    precision_RG = tp_RG / np.maximum(all_RG, 1e-300)
+    return Areas(
+        auroc=_ratio(np.einsum("rg,rg->r", ranked.positives, below_RG), positive_R * negative_R),
+        auprc=_ratio(np.einsum("rg,rg->r", ranked.positives, precision_RG), positive_R),
+    )
 
 
 def _thin(size: int) -> np.ndarray:

@@ -19,7 +19,7 @@ BATCH = torch.export.Dim("B", min=1, max=512)
 
 
 def _export(encoder: Encoder, arrays: Arrays, dims: dict[str, dict[int, Any]]) -> Callable[[Arrays], Tokens]:
-    """`arrays`: an example of batch 3. `dims`: array -> axis -> Dim, the batch left out. Gives the graph as a function."""
+    """The graph as a function. `arrays`: an example of batch 3. `dims`: array -> axis -> Dim, without the batch."""
     dynamic = {key: {0: BATCH, **dims.get(key, {})} for key in arrays}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

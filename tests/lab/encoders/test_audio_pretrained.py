@@ -12,7 +12,8 @@ import transformers
 from torch.export import Dim
 
 from fuseline.errors import FuselineError
-from fuseline.lab.encoders.audio_pretrained import HFAudio, KaldiMel, WhisperMel
+from fuseline.lab.encoders.audio_pretrained import HFAudio
+from fuseline.lab.encoders.spectrograms import KaldiMel, WhisperMel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import AUDIO, audio_modality, export_session, make_tiny
@@ -65,7 +66,7 @@ def _named(kind: str, folder: Path) -> Path:
 @torch.no_grad()
 def test_raw_models_equal_the_library_on_each_row_alone(kind: str, tmp_path: Path) -> None:
     folder = _named(kind, tmp_path)
-    lengths = (4000, 18, 901)
+    lengths = (4000, 28, 901)
     got = _encoder(folder)(**_batch(*lengths))
     for row, length in enumerate(lengths):
         want = _library(kind, folder, _sound(length, row))
@@ -97,7 +98,10 @@ def test_whisper_mel_equals_the_extractor_at_full_size(mels: int) -> None:
 
 def test_kaldi_mel_equals_the_extractor_at_full_size() -> None:
     sound = _sound(16_000 * 4)
-    want = transformers.ASTFeatureExtractor()(sound, sampling_rate=16_000, return_tensors="pt")["input_values"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "At least one mel filter")
+        extractor = transformers.ASTFeatureExtractor()
+    want = extractor(sound, sampling_rate=16_000, return_tensors="pt")["input_values"]
     mel = KaldiMel(128, 1024, 16_000, -4.2677393, 4.5689974)
     got, frames = mel(torch.from_numpy(sound)[None], torch.tensor([len(sound)]))
     torch.testing.assert_close(got, want.float(), atol=1e-4, rtol=0)

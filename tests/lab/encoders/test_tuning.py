@@ -116,7 +116,7 @@ def test_lora_counts_in_torchs_own_transformer_layer_at_evaluation() -> None:
         torch.testing.assert_close(encoder(x), want, atol=1e-5, rtol=1e-4)
 
 
-def test_lora_rank_sets_the_trainable_count_and_bad_options_are_named(tmp_path: Path) -> None:
+def test_lora_rank_sets_the_trainable_count_and_bad_options_are_named() -> None:
     encoder = nn.Sequential(nn.Linear(10, 6), nn.Conv2d(4, 4, 1, groups=4), nn.Conv2d(4, 8, 1))
     apply_tuning(encoder, "lora", rank=3)
     assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) == 3 * (10 + 6) + 3 * (4 + 8)

@@ -79,7 +79,7 @@ def test_depth_counts_the_layers_with_weights(depth: int, batch_norm: bool) -> N
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"depth": 19}, "lacks 3 .*|lacks .* of vgg19's weights"),
+        ({"depth": 19}, "lacks .* of vgg19's weights"),
         ({"depth": 11}, "vgg11"),
         ({"batch_norm": True}, "lacks .* of vgg16_bn's weights"),
         ({"weights_path": "nowhere.safetensors"}, "no such file"),

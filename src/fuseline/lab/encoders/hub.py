@@ -147,6 +147,14 @@ def _part(model: nn.Module, part: str | None) -> nn.Module:
     return model
 
 
+def _finished(model: Any, folder: Path) -> Backbone:
+    pooler = getattr(model, "pooler", None)
+    if isinstance(pooler, nn.Module) and any(True for _ in pooler.parameters()):
+        # Nothing here reads it. Weights that never get a gradient would halt distributed training.
+        model.pooler = None
+    return Backbone(model.eval(), model.config, folder)
+
+
 def load_backbone(
     source: str | Path, *, revision: str | None = None, weights: Weights = "pretrained", part: str | None = None
 ) -> Backbone:
@@ -154,6 +162,7 @@ def load_backbone(
 
     Args:
         source: local folder or hub id.
+        revision: branch, tag or commit on the hub.
         weights: "random" builds from the config alone with torch's global seed (tests, training from scratch).
         part: attribute of the model to keep where it has that, e.g. "vision_model" of a two-tower model.
 
@@ -171,14 +180,14 @@ def load_backbone(
                 ),
                 part,
             )
-        return Backbone(model.eval(), model.config, folder)
+        return _finished(model, folder)
     if not any(folder.glob("*.safetensors")):
         pickled = any((folder / name).is_file() for name in _PICKLES)
         raise cannot_load(
-            f"{source}: only pickled weights, which can run code when read" if pickled else f"{source}: no weights",
-            "choose a revision with safetensors, or convert once with `model.save_pretrained(FOLDER)`"
+            f"{source}: only pickled weights, which can run code when read"
             if pickled
-            else "",
+            else f"{source}: no safetensors weights",
+            "choose a revision with safetensors, or convert once with `model.save_pretrained(FOLDER)`",
         )
     try:
         with _quiet():
@@ -202,4 +211,4 @@ def load_backbone(
             f"{source}: the weights file lacks {len(lost)} of the model's weights, e.g. {lost[0]}",
             "the file belongs to another model, or is damaged: download it again",
         )
-    return Backbone(model.eval(), model.config, folder)
+    return _finished(model, folder)

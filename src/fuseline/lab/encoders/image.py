@@ -1,4 +1,4 @@
-"""Pictures from scratch. Dimensions: B batch, H height, W width, C channels, T tokens (cells of the last map), D width."""
+"""Pictures from scratch. Dimensions: B batch, H height, W width, C channels, T tokens (cells of a map), D width."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuseline.lab.encoders.base import Encoder
-from fuseline.lab.encoders.layers import ConvResidual, StandardisedConv2d
 from fuseline.lab.tokens import Tokens
 from fuseline.recipe import Frozen
 
@@ -28,8 +27,32 @@ class SmallImageConfig(Frozen):
     mirror: bool = Field(False, description="mirror half of the pictures while training; wrong where sides matter")
 
 
+class Residual(nn.Module):
+    """`skip(x) + conv(relu(norm(conv(relu(norm(x))))))` (He et al. 2016, "Identity mappings"), with group norms (Wu and
+    He 2018): a batch norm would learn from absent rows' black pictures. Halves the map where `stride` is 2.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm_in = nn.GroupNorm(_groups(inputs), inputs)
+        self.conv_in = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm_out = nn.GroupNorm(_groups(outputs), outputs)
+        self.conv_out = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.skip = nn.Sequential(nn.AvgPool2d(stride, ceil_mode=True), nn.Conv2d(inputs, outputs, 1, bias=False))
+        for conv in (self.conv_in, self.conv_out):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        hidden = self.conv_in(F.relu(self.norm_in(map_BCHW)))
+        hidden = self.conv_out(F.relu(self.norm_out(hidden)))
+        out: Tensor = self.skip(map_BCHW) + hidden
+        return out
+
+
 class SmallImage(Encoder):
-    """A residual network without norms (see :class:`StandardisedConv2d`), with random views while training.
+    """A compact residual network, with random views of the pictures while training.
 
     In: `pixels` uint8 (B, H, W, 3). Out: the last map's cells, row by row, as tokens (B, T, D), all real.
     """
@@ -41,28 +64,34 @@ class SmallImage(Encoder):
         self.config = config
         first, *rest = config.channels
         self.width = config.channels[-1]
-        self.stem = StandardisedConv2d(3, first, 5, stride=2)
+        self.stem = nn.Conv2d(3, first, 5, stride=2, padding=2)
         stages: list[nn.Module] = []
         side, inputs = (modality.config.size + 1) // 2, first
         for outputs in rest:
-            stages += [ConvResidual(inputs, outputs, stride=2)]
-            stages += [ConvResidual(outputs, outputs, stride=1) for _ in range(config.blocks - 1)]
+            stages += [Residual(inputs, outputs, stride=2)]
+            stages += [Residual(outputs, outputs, stride=1) for _ in range(config.blocks - 1)]
             side, inputs = (side + 1) // 2, outputs
         self.stages = nn.Sequential(*stages)
+        self.norm = nn.GroupNorm(_groups(self.width), self.width)
         self.place_TD = nn.Parameter(torch.randn(side * side, self.width) * 0.02)
 
     @classmethod
     def cell_options(cls, config: Any) -> dict[str, Any]:
         return {"size": config.size}
 
-    def forward(self, pixels: Tensor) -> Tokens:
+    def forward(self, pixels: Tensor) -> Tokens:  # type: ignore[override]
         picture_BCHW = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         if self.training:
             picture_BCHW = random_view(picture_BCHW, self.config.augment, self.config.mirror)
-        map_BDHW = F.relu(self.stages(self.stem(picture_BCHW)))
+        map_BDHW = F.relu(self.norm(self.stages(self.stem(picture_BCHW))))
         map_BDHW = F.dropout2d(map_BDHW, self.config.dropout, self.training)
         values_BTD = map_BDHW.flatten(2).transpose(1, 2) + self.place_TD
         return Tokens(values_BTD, torch.ones_like(values_BTD[:, :, 0], dtype=torch.bool))
+
+
+def _groups(channels: int) -> int:
+    """Groups of 8 channels or more, each of as many."""
+    return next(groups for groups in range(max(1, channels // 8), 0, -1) if channels % groups == 0)
 
 
 def random_view(picture_BCHW: Tensor, strength: float, mirror: bool) -> Tensor:

@@ -20,7 +20,7 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.hub import Weights, cannot_load, load_backbone, load_config, locate, preprocessor
 from fuseline.lab.encoders.tuning import batch_norms_eval
 from fuseline.lab.tokens import Tokens
-from fuseline.modalities.base import Modality
+from fuseline.modalities.image import Image
 from fuseline.recipe import Frozen
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -83,8 +83,9 @@ class HFImage(Encoder):
     """Any `AutoModel` vision backbone (ResNet, ViT, ConvNeXt, DINOv2, Swin, the vision tower of CLIP, ...).
 
     pixels (B, H, W, 3) uint8 to tokens (B, T, D): a convolutional net's last feature map in reading order, a
-    transformer's last hidden state with its class token. ``tokens: pooled`` gives one: the class token where the model has
-    one, else the mean. Batch norms never train. Mean and std come from the folder's preprocessor_config.json, else ImageNet's.
+    transformer's last hidden state with its class token. ``tokens: pooled`` gives one: the class token where the model
+    has one, else the mean. Batch norms never train. Mean and std come from the folder's preprocessor_config.json, else
+    they are ImageNet's.
     """
 
     class Config(Frozen):
@@ -100,7 +101,7 @@ class HFImage(Encoder):
 
     pretrained: ClassVar[bool] = True
 
-    def __init__(self, config: Config, modality: Modality) -> None:
+    def __init__(self, config: Config, modality: Image) -> None:
         super().__init__(config, modality)
         loaded = load_backbone(config.source, revision=config.revision, weights=config.weights, part="vision_model")
         self.pooled = config.tokens == "pooled"
@@ -109,19 +110,17 @@ class HFImage(Encoder):
         self.class_token = any(
             n.rsplit(".", 1)[-1] in ("cls_token", "class_embedding") for n, _ in self.model.named_parameters()
         )
-        height, width = modality.arrays()["pixels"].shape[1:3]
-        assert isinstance(height, int)
-        assert isinstance(width, int)
+        size = modality.config.size
         trained = _side(getattr(loaded.config, "image_size", None))
         knows = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        self.options = {"interpolate_pos_encoding": True} if knows and (height, width) != (trained, trained) else {}
+        self.options = {"interpolate_pos_encoding": True} if knows and size != trained else {}
         self.eval()
         try:
             with torch.no_grad():
-                self.width = int(self(torch.zeros(1, height, width, 3, dtype=torch.uint8)).values_BTD.shape[-1])
+                self.width = int(self(torch.zeros(1, size, size, 3, dtype=torch.uint8)).values_BTD.shape[-1])
         except (ValueError, RuntimeError, AttributeError, TypeError, AssertionError) as error:
             raise cannot_load(
-                f"{config.source}: does not take pictures of {height} x {width} ({error})",
+                f"{config.source}: does not take pictures of {size} x {size} ({error})",
                 f"a vision model of transformers, at its own size ({trained or 'unknown'})",
             ) from error
 
@@ -178,16 +177,14 @@ class EfficientNetLite0(Encoder):
     pretrained: ClassVar[bool] = True
     width = 1280
 
-    def __init__(self, config: Config, modality: Modality) -> None:
+    def __init__(self, config: Config, modality: Image) -> None:
         super().__init__(config, modality)
         self.pooled = config.tokens == "pooled"
         self.normalise = Normalise((127 / 255,) * 3, (128 / 255,) * 3)
         self.net = _lite0()
-        height, width = modality.arrays()["pixels"].shape[1:3]
-        if height % 32 or width % 32:  # type: ignore[operator]
-            raise FuselineError(
-                "bad_recipe", f"efficientnet-lite0 takes sizes in steps of 32, not {height} x {width}", "size: 224"
-            )
+        size = modality.config.size
+        if size % 32:
+            raise FuselineError("bad_recipe", f"efficientnet-lite0 takes sizes in steps of 32, not {size}", "size: 224")
         batch_norms_eval(self)
 
     @classmethod

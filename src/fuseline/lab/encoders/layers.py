@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 AFTER_RELU = (2 / (1 - 1 / math.pi)) ** 0.5
-"""1 / std of a ReLU's output for a standard normal input"""
+"""1 / standard deviation of a ReLU's output for a standard normal input"""
 
 
 def sinusoids(length: int, width: int, like: Tensor) -> Tensor:
@@ -53,9 +53,7 @@ class TransformerBlock(nn.Module):
         return values_BTD + F.dropout(self.mlp(self.norm_mlp(values_BTD)), self.dropout, self.training)
 
     def _attend(self, values_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(values_BTD).chunk(3, dim=2)
-        )
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(values_BTD).chunk(3, dim=2))
         mixed_BHTd = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask_BT[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
         )
@@ -83,7 +81,7 @@ class ConvBlock(nn.Module):
 class StandardisedConv2d(nn.Conv2d):
     """A convolution whose filters have mean 0 and length g (learned, at first `gain`), so that no activation needs
     normalising: Brock et al. 2021, "Characterizing signal propagation to close the performance gap in unnormalized
-    ResNets". Batch norm would learn from absent rows' dummies, and group norm would see padding.
+    ResNets". A batch norm would learn from absent rows' dummies, and a group norm would see padding in time.
 
     `gain`: 1 for inputs of variance 1, AFTER_RELU for inputs that a ReLU gave.
     """
@@ -112,7 +110,8 @@ class StandardisedConv2d(nn.Conv2d):
 class ConvResidual(nn.Module):
     """`skip(x) + a * conv(relu(conv(relu(x))))`, a learned from 0.2; halves height and width where `stride` is 2.
 
-    `mask` (B, 1, 1, W) of the input holds 0 from a row's end on; its `[..., ::stride]` is the output's.
+    Width is time: the input is 0 from each row's end on, `mask` (B, 1, 1, W) says where, and `mask[..., ::stride]` says
+    it of the output.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -126,14 +125,12 @@ class ConvResidual(nn.Module):
             nn.init.normal_(self.skip.weight, std=inputs**-0.5)
         self.scale = nn.Parameter(torch.full((outputs, 1, 1), 0.2))
 
-    def forward(self, values_BCHW: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, values_BCHW: Tensor, mask: Tensor) -> Tensor:
         skipped = values_BCHW
         if self.stride == 2:
-            # Padded by hand: the pooling's own ceiling mode divides by fewer cells at a row's end, if it is the batch's.
+            # Padded by hand: the pooling's ceiling mode would divide by fewer cells at the end of the longest row only.
             skipped = F.avg_pool2d(F.pad(skipped, (0, 1, 0, 1)), 2)
-        hidden = F.relu(self.first(F.relu(values_BCHW)))
-        if mask is not None:
-            mask = mask[..., :: self.stride]
-            hidden = hidden * mask
-        out: Tensor = self.skip(skipped) + self.scale * self.second(hidden)
-        return out if mask is None else out * mask
+        mask = mask[..., :: self.stride]
+        hidden = F.relu(self.first(F.relu(values_BCHW))) * mask
+        out: Tensor = (self.skip(skipped) + self.scale * self.second(hidden)) * mask
+        return out

@@ -135,8 +135,9 @@ class SmallTabular(Encoder):
         super().__init__(config, modality)
         self.config = config
         self.width = config.width
-        features, self.numbers = len(modality.number_names), None
-        self.categories = None
+        self.numbers: Piecewise | Periodic | Linear | None = None
+        self.categories: nn.Embedding | None = None
+        features = len(modality.number_names)
         if features:
             self.numbers = _number_parts(config, modality)
             size = self.numbers.size
@@ -156,13 +157,14 @@ class SmallTabular(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, numbers: Tensor | None = None, numbers_present: Tensor | None = None, categories: Tensor | None = None
     ) -> Tokens:
         values: list[Tensor] = []
         here: list[Tensor] = []
         if self.numbers is not None:
-            assert numbers is not None and numbers_present is not None
+            assert numbers is not None
+            assert numbers_present is not None
             present_BN = numbers_present & ~self._dropped(numbers_present)
             # An absent number may be NaN, which no product with a mask would remove.
             parts_BNK = self.numbers(torch.where(present_BN, numbers, 0.0))

@@ -55,7 +55,7 @@ class SmallText(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tokens:
+    def forward(self, ids: Tensor, mask: Tensor) -> Tokens:  # type: ignore[override]
         mask_BT = mask != 0
         values_BTD = self.embed(ids)
         if self.training and self.config.token_dropout > 0:

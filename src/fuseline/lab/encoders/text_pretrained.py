@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,13 +17,15 @@ from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.hub import Weights, cannot_load, load_backbone, load_config, locate, read_json
 from fuseline.lab.tokens import Tokens
-from fuseline.modalities.base import Modality
+from fuseline.modalities.text import Text
 from fuseline.recipe import Frozen
 
 # Longest text by default: attention's cost grows with the square, and the models' own limits are mostly this.
 LONGEST = 512
 # These number their positions from pad_token_id + 1, so that their table holds fewer texts' worth than it says.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
+
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "spm.model", "sentencepiece.bpe.model")
 
 
 def masked_mean(values_BTD: Tensor, mask_BT: Tensor) -> Tokens:
@@ -48,17 +51,46 @@ class _TextBackbone(nn.Module):
 
 
 def _text_backbone(
-    source: str | Path, revision: str | None, weights: Weights, tokens: str
+    source: str | Path, revision: str | None, weights: Weights, tokens: str, modality: Text
 ) -> tuple[_TextBackbone, int]:
     loaded = load_backbone(source, revision=revision, weights=weights)
+    _fits(source, loaded.config, modality)
     pad_id = getattr(loaded.config, "pad_token_id", None)
-    backbone = _TextBackbone(loaded.model, pad_id if pad_id is not None else 0, tokens == "pooled")
-    return backbone, int(loaded.config.hidden_size)
+    backbone = _TextBackbone(loaded.model, pad_id if pad_id is not None else 0, tokens == "pooled").eval()
+    word = torch.ones(1, 1, dtype=torch.int64)
+    try:
+        with torch.no_grad():
+            return backbone, int(backbone(word, word).values_BTD.shape[-1])
+    except (ValueError, RuntimeError, AttributeError, TypeError, IndexError) as error:
+        raise cannot_load(f"{source}: does not take text ({error})", "a text model of transformers") from error
+
+
+def _positions(config: Any) -> float:
+    """The longest text that the model has positions for. Infinite where they are relative (T5)."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions:
+        return math.inf
+    return float(positions - (config.pad_token_id + 1 if config.model_type in _OFFSET_POSITIONS else 0))
+
+
+def _fits(source: str | Path, config: Any, modality: Text) -> None:
+    """The recipe may overrule `cell_options`: what the modality now gives must still be within the model's tables."""
+    longest = modality.lengths["T"][1]
+    if longest > _positions(config):
+        message = f"max_length {longest} is above the {_positions(config):g} of {source}"
+        raise FuselineError("bad_recipe", message, "leave max_length out")
+    words = modality.vocab_size
+    if words > getattr(config, "vocab_size", words):
+        message = f"the tokenizer has {words} words, {source} only {config.vocab_size}"
+        raise FuselineError("bad_recipe", message, "leave the input's `tokenizer` out: the encoder brings its own")
 
 
 def _text_options(source: str | Path, revision: str | None, max_length: int | None) -> dict[str, Any]:
     folder = locate(str(source), revision=revision, config_only=True)
     config = load_config(folder)
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        # transformers would make up a tokenizer that knows no words.
+        raise cannot_load(f"{source}: no tokenizer files", "the folder needs tokenizer.json, or a vocabulary")
     try:
         fast = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = Tokenizer.from_str(fast.backend_tokenizer.to_str())
@@ -70,15 +102,16 @@ def _text_options(source: str | Path, revision: str | None, max_length: int | No
     # Lengths are the modality's business; files often carry a fixed padding of their own.
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if tokenizer.get_vocab_size(with_added_tokens=True) > config.vocab_size:
+    words = getattr(config, "vocab_size", None)
+    if words is None:
+        raise cannot_load(f"{source}: {config.model_type!r} is not a text model", "a text model of transformers")
+    if tokenizer.get_vocab_size() > words:
         raise cannot_load(
-            f"{source}: the tokenizer has {tokenizer.get_vocab_size()} words, the model only {config.vocab_size}",
+            f"{source}: the tokenizer has {tokenizer.get_vocab_size()} words, the model only {words}",
             "take tokenizer and weights from the same place",
         )
-    positions = getattr(config, "max_position_embeddings", None) or LONGEST
-    if config.model_type in _OFFSET_POSITIONS:
-        positions -= config.pad_token_id + 1
-    limit = min(int(positions), int(fast.model_max_length))
+    # Some tokenizers say an absurdly large length for "any".
+    limit = int(min(_positions(config), fast.model_max_length))
     if max_length is not None and max_length > limit:
         raise FuselineError(
             "bad_recipe", f"max_length {max_length} is above the {limit} of {source}", f"at most {limit}"
@@ -90,7 +123,8 @@ def _text_options(source: str | Path, revision: str | None, max_length: int | No
 class HFText(Encoder):
     """Any `AutoModel` text encoder (BERT, RoBERTa, DistilBERT, MPNet, ...), or the encoder of a T5-like model.
 
-    ids, mask (B, T) int64 to tokens (B, T, D): the last hidden state, or with ``tokens: pooled`` its masked mean (B, 1, D).
+    ids, mask (B, T) int64 to tokens (B, T, D): the last hidden state, or with ``tokens: pooled`` its masked mean
+    (B, 1, D).
     """
 
     class Config(Frozen):
@@ -106,9 +140,11 @@ class HFText(Encoder):
 
     pretrained: ClassVar[bool] = True
 
-    def __init__(self, config: Config, modality: Modality) -> None:
+    def __init__(self, config: Config, modality: Text) -> None:
         super().__init__(config, modality)
-        self.backbone, self.width = _text_backbone(config.source, config.revision, config.weights, config.tokens)
+        self.backbone, self.width = _text_backbone(
+            config.source, config.revision, config.weights, config.tokens, modality
+        )
 
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:
@@ -143,9 +179,9 @@ class MiniLM(Encoder):
 
     pretrained: ClassVar[bool] = True
 
-    def __init__(self, config: Config, modality: Modality) -> None:
+    def __init__(self, config: Config, modality: Text) -> None:
         super().__init__(config, modality)
-        self.backbone, self.width = _text_backbone(_minilm_folder(), None, "pretrained", config.tokens)
+        self.backbone, self.width = _text_backbone(_minilm_folder(), None, "pretrained", config.tokens, modality)
 
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:

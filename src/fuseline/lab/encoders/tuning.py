@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Literal
+from typing import Any, Literal
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora.layer import LoraLayer
@@ -82,10 +82,10 @@ def merge_lora(module: nn.Module) -> None:
     for name, part in list(module.named_modules()):
         if not isinstance(part, LoraLayer):
             continue
-        assert isinstance(part, nn.Module)
-        part.merge(safe_merge=True)
+        layer: Any = part
+        layer.merge(safe_merge=True)
         parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, part.get_base_layer())
+        setattr(module.get_submodule(parent), child, layer.get_base_layer())
     for part in module.modules():
         if hasattr(part, "peft_config"):
             del part.peft_config

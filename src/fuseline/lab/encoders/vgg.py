@@ -15,7 +15,7 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.image_pretrained import IMAGENET_MEAN, IMAGENET_STD, Normalise, map_tokens
 from fuseline.lab.encoders.tuning import batch_norms_eval
 from fuseline.lab.tokens import Tokens
-from fuseline.modalities.base import Modality
+from fuseline.modalities.image import Image
 from fuseline.recipe import Frozen
 
 # 3x3 convolutions in each of the five stages (the paper's table 1, columns A, B, D, E).
@@ -71,8 +71,8 @@ def _load(features: nn.Sequential, path: str, name: str) -> None:
 class VGG(Encoder):
     """pixels (B, H, W, 3) uint8 to the last feature map's tokens (B, H/32 * W/32, 512), or their mean (B, 1, 512).
 
-    `weights_path` is a safetensors file in torchvision's naming; its ``classifier.*`` (the three fully connected layers) is
-    ignored: they fix the picture's size and hold nine tenths of the weights. H and W are static in the exported graph.
+    `weights_path` is a safetensors file, named as torchvision's; its ``classifier.*``, the three fully connected
+    layers, is ignored: they fix the picture's size and hold most of the weights. H and W are static in the exported graph.
     """
 
     class Config(Frozen):
@@ -91,7 +91,7 @@ class VGG(Encoder):
     pretrained: ClassVar[bool] = False
     width = WIDTHS[-1]
 
-    def __init__(self, config: Config, modality: Modality) -> None:
+    def __init__(self, config: Config, modality: Image) -> None:
         super().__init__(config, modality)
         self.config = config
         self.normalise = Normalise(IMAGENET_MEAN, IMAGENET_STD)

@@ -28,6 +28,8 @@ from fuseline.runtime.backend import OUTPUT
 
 EXAMPLE_BATCH = 3
 MAX_BATCH = 4096
+SMALL = 1024
+"""bytes below which a constant stays in the graph"""
 
 
 class Whole(nn.Module):
@@ -127,34 +129,56 @@ def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
     unique = {k: (v.clone() if seen.setdefault(v.data_ptr(), k) != k else v) for k, v in state.items() if v.numel()}
     save_file(unique, path, metadata={"format": "pt"})
     link_weights(proto, path)
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.doc_string = ""
-    proto.producer_name, proto.producer_version = "fuseline", ""
+    strip(proto)
     (folder / "graph.onnx").write_bytes(proto.SerializeToString(deterministic=True))
 
 
+def strip(proto: onnx.ModelProto) -> None:
+    """The exporter notes stack traces and paths of this machine on every node: nobody's business, and half the file."""
+    proto.producer_name, proto.producer_version, proto.doc_string = "fuseline", "", ""
+    graph = proto.graph
+    graph.doc_string = ""
+    for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.doc_string = ""
+
+
 def link_weights(proto: onnx.ModelProto, weights: Path) -> None:
-    """Let every initialiser whose bytes stand in the safetensors file refer to them there."""
+    """Let every initialiser whose bytes stand in the safetensors file refer to them there.
+
+    The exporter stores the weight of a linear layer transposed; such a one becomes the stored weight and a Transpose,
+    which the runtime folds away when it loads.
+    """
     with weights.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
         body = file.read()
-    offset = 8 + size
     places: dict[bytes, tuple[int, int]] = {}
     for name, entry in header.items():
         if name != "__metadata__":
             start, end = entry["data_offsets"]
-            places[body[start:end]] = (offset + start, end - start)
+            places[body[start:end]] = (8 + size + start, end - start)
+    turns = []
     for tensor in proto.graph.initializer:
-        if tensor.external_data:
+        array = onnx.numpy_helper.to_array(tensor)
+        if array.nbytes < SMALL:
             continue
-        raw = onnx.numpy_helper.to_array(tensor).tobytes()
-        if len(raw) < 1024 or raw not in places:
-            continue
-        start, length = places[raw]
-        tensor.ClearField("raw_data")
-        for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-            tensor.ClearField(field)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (("location", weights.name), ("offset", start), ("length", length)):
-            tensor.external_data.add(key=key, value=str(value))
+        place = places.get(array.tobytes())
+        if place is None and array.ndim == 2 and (place := places.get(array.T.tobytes())) is not None:
+            name = tensor.name
+            tensor.name += "_stored"
+            tensor.dims[:] = reversed(tensor.dims)
+            turns.append(onnx.helper.make_node("Transpose", [tensor.name], [name], name=f"{name}_turn", perm=[1, 0]))
+        if place is not None:
+            _refer(tensor, weights.name, *place)
+    for turn in reversed(turns):
+        proto.graph.node.insert(0, turn)
+
+
+def _refer(tensor: onnx.TensorProto, location: str, offset: int, length: int) -> None:
+    for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+        tensor.ClearField(field)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))

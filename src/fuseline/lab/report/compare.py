@@ -10,7 +10,7 @@ from typing import Any
 from fuseline.errors import FuselineError
 from fuseline.lab.report.plots import Bar, ranking
 from fuseline.lab.report.read import Estimate, Part, RunFiles, mapping, number, read_run
-from fuseline.lab.report.words import amount, clean, count, estimate, fmt, interval, label, seconds, size
+from fuseline.lab.report.words import KEY, SPACE, amount, clean, count, estimate, fmt, interval, label, seconds, size
 from fuseline.package.files import write_text
 
 QUIET = ("version",)
@@ -87,7 +87,7 @@ def compare(runs: Sequence[Path]) -> Comparison:
     ]
     watched = next((f.metric for f in files if f.metric), "")
     names = list(dict.fromkeys(m for r in table for m in r.metrics))
-    metrics = sorted(names, key=lambda m: m != watched)
+    metrics = sorted(names, key=lambda m: (m != watched, KEY.index(m) if m in KEY else len(KEY)))
     return Comparison(files[0].task, files[0].target, metrics, table, paths, _cautions(files, parts))
 
 
@@ -188,7 +188,10 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     metrics = []
     for name in found.metrics:
         cells = [(fmt(e.value), interval(e)) if (e := r.metrics.get(name)) else ("–", "") for r in found.table]
-        metrics.append((label(name), found.best(name), cells))
+        up = next(e.higher_is_better for r in found.table if (e := r.metrics.get(name)))
+        metrics.append(
+            (label(name) + ("" if up else f"{SPACE}↓"), name == watched or name in KEY, found.best(name), cells)
+        )
     costs = [
         ("Training time", [seconds(r.train_seconds) for r in found.table]),
         ("Parameters", [amount(r.parameters) for r in found.table]),

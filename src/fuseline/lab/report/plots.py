@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,15 @@ class Theme:
     def colour(self, i: int) -> str:
         return (self.accent, self.second, *self.others)[i % (2 + len(self.others))]
 
+    @property
+    def colours(self) -> tuple[str, ...]:
+        return (self.ink, self.muted, self.grid, self.accent, self.second, *self.others)
+
 
 LIGHT = Theme("#1d2733", "#5b6877", "#dfe5ea", "#1f5f8b", "#b8561c", ("#3f7d58", "#7a5195", "#8a7a2d", "#a0466b"))
 DARK = Theme("#e6ebf0", "#a3b0bd", "#34404c", "#74b3e0", "#eb9a63", ("#85c79d", "#bb9bd3", "#d3c373", "#e08fb0"))
+_COLOUR = re.compile("|".join(LIGHT.colours))
+_DARKENED = dict(zip(LIGHT.colours, DARK.colours, strict=True))
 
 STYLE = {
     "svg.fonttype": "none",
@@ -68,8 +75,8 @@ Draw = Callable[[Any, Theme], None]
 """draws on the axes (or the figure, where it needs several)"""
 
 
-def _svg(draw: Draw, theme: Theme, height: float, width: float) -> str:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+def _svg(draw: Draw, theme: Theme, height: float) -> str:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="none")
     axes = figure.add_subplot()
     axes.set_facecolor("none")
     for side in ("top", "right"):
@@ -92,12 +99,14 @@ def _svg(draw: Draw, theme: Theme, height: float, width: float) -> str:
     return text[text.index("<svg") :].replace("'DejaVu Sans', sans-serif", family).replace("'DejaVu Sans'", family)
 
 
-def plot(title: str, alt: str, draw: Draw, height: float = 3.0, width: float = WIDTH) -> Plot:
-    """Draw in both schemes."""
+def plot(title: str, alt: str, draw: Draw, height: float = 3.0) -> Plot:
+    """Draw once, on light ground; the dark picture is the same one with the theme's colours exchanged."""
     with matplotlib.rc_context(STYLE):
-        pictures = [_svg(draw, theme, height, width) for theme in (LIGHT, DARK)]
-    light, dark = ("data:image/svg+xml;base64," + base64.b64encode(p.encode()).decode() for p in pictures)
-    return Plot(title, alt, light, dark)
+        light = _svg(draw, LIGHT, height)
+    dark = _COLOUR.sub(lambda found: _DARKENED.get(found[0], found[0]), light)
+    return Plot(
+        title, alt, *("data:image/svg+xml;base64," + base64.b64encode(p.encode()).decode() for p in (light, dark))
+    )
 
 
 @dataclass(frozen=True)
@@ -153,8 +162,8 @@ def curves(
             axes.annotate(
                 f"kept: {fmt(best[1])}", best, (0, 7), textcoords="offset points", ha="center", color=theme.second
             )
-        axes.set_xlabel(x)
-        axes.set_ylabel(y)
+        axes.set_xlabel(clean(x, 60))
+        axes.set_ylabel(clean(y, 60))
 
     ends = "; ".join(f"{clean(n.name, 40)} from {fmt(n.y[0])} to {fmt(n.y[-1])}" for n in lines)
     return plot(title, alt or f"Line chart over {x}: {ends}.", draw)
@@ -269,10 +278,10 @@ def ranking(title: str, bars: Sequence[Bar], x: str) -> Plot:
             tick.set_color(tint.get(bar.mark, theme.ink))
         axes.grid(False, axis="y")
         axes.spines["left"].set_visible(False)
-        axes.set(xlabel=x, ylim=(-0.6, len(bars) - 0.35))
+        axes.set(xlabel=clean(x, 60), ylim=(-0.6, len(bars) - 0.35))
 
     said = "; ".join(f"{clean(b.name, 60)}: {fmt(b.value)}" for b in bars)
-    return plot(title, f"{title}, best first: {said}.", draw, height=0.75 + 0.27 * len(bars))
+    return plot(title, f"{clean(title, 120)}, best first: {said}.", draw, height=0.75 + 0.27 * len(bars))
 
 
 def _thin(n: int) -> range:
@@ -292,9 +301,7 @@ def scatter(
         if identity and xs:
             ends = [min(*xs, *ys), max(*xs, *ys)]
             axes.plot(ends, ends, **style)
-            axes.annotate(
-                "perfect", (ends[1], ends[1]), (-4, 0), textcoords="offset points", color=theme.muted, ha="right"
-            )
+            axes.text(0.03, 0.93, "dashed: perfect", color=theme.muted, transform=axes.transAxes)
         else:
             axes.axhline(0, **style)
         axes.set(xlabel=x_name, ylabel=y_name)

@@ -90,9 +90,12 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "quality": quality_plots(files, part),
         "class_headings": class_headings,
         "class_rows": class_rows,
+        "class_title": "By target" if files.task == "regression" else "By class",
+        "class_caption": "Each target in its own units."
+        if files.task == "regression"
+        else "Each class against all others.",
         "degradation": degradation(files),
         "gallery": gallery(files),
-        "command": _command(files),
         "parity": _parity(files),
         "versions": [[clean(k, 60), clean(v, 60)] for k, v in mapping(files.run.get("versions")).items()],
         "recipe": files.recipe_text,
@@ -190,10 +193,6 @@ def learning(files: RunFiles) -> tuple[str, list[Plot]]:
 def _line(rows: list[dict[str, float]], column: str, name: str) -> Line | None:
     found = [(r["step"], r[column]) for r in rows if column in r]
     return Line(name, [x for x, _ in found], [y for _, y in found]) if found else None
-
-
-def _command(files: RunFiles) -> str:
-    return "fuseline train recipe.yaml\nfuseline evaluate RUN" if files.recipe_text else "fuseline train RECIPE"
 
 
 def _parity(files: RunFiles) -> str:

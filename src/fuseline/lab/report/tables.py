@@ -7,23 +7,9 @@ from typing import Any
 
 from fuseline.lab.report.plots import Bar, Plot, ranking
 from fuseline.lab.report.read import Estimate, RunFiles, listing, mapping, number, numbers
-from fuseline.lab.report.words import amount, clean, count, fmt, interval, label, percent
+from fuseline.lab.report.words import KEY, SPACE, amount, clean, count, fmt, interval, label, percent
 
 PARTS = ("train", "val", "test")
-KEY = (
-    "auroc",
-    "auprc",
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "micro_f1",
-    "log_loss",
-    "ece",
-    "rmse",
-    "mae",
-    "r2",
-)
-"""metrics that are shown first; the others are a click away"""
 WHOLE = ("support", "rows", "count")
 MOST_LABELS = 20
 """classes up to which the confusion matrix is shown whole"""
@@ -63,20 +49,33 @@ def columns(files: RunFiles) -> list[ColumnRow]:
                 clean(item.get("input", ""), 60),
                 clean(" · ".join(dict.fromkeys(kinds)), 40),
                 [share(absent.get(p)) for p in PARTS],
-                summary(item.get("summary")),
+                summary(item.get("summary"), str(item.get("column", ""))),
             )
         )
     return out
 
 
-def summary(item: Any) -> str:
-    """`mean 47.2 · min 18 · max 94`; nested values are left out."""
-    pairs = [
-        f"{clean(k, 30).replace('_', ' ')} {fmt(x) if (x := number(v)) is not None else clean(v, 40)}"
-        for k, v in mapping(item).items()
-        if isinstance(v, (int, float, str))
-    ]
+def summary(item: Any, column: str = "") -> str:
+    """`mean 47.2 · min 18 · max 94`. Statistics of a whole input come as `input.statistic` or `input.column`, each a
+    mapping of its own: of these, the column's own are shown where there are any."""
+    found = mapping(item)
+    own = {k: v for k, v in found.items() if column and k.split(".", 1)[-1] == column}
+    pairs = []
+    for key, value in (own or found).items():
+        if isinstance(value, dict):
+            name = "" if own else clean(key.split(".", 1)[-1], 30).replace("_", " ")
+            inner = [_pair_text(k, mapping(value).get(k)) for k in ("mean", "min", "max")]
+            pairs += [" ".join([name, *(x for x in inner if x)]).strip()] if any(inner) else []
+        elif text := _pair_text(key, value):
+            pairs.append(text)
     return " · ".join(pairs[:8])
+
+
+def _pair_text(name: str, value: Any) -> str:
+    if not isinstance(value, (int, float, str)):
+        return ""
+    x = number(value)
+    return f"{clean(name, 30).replace('_', ' ')} {fmt(x) if x is not None else clean(value, 40)}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,6 @@ def inputs(files: RunFiles) -> list[list[str]]:
 @dataclass(frozen=True)
 class MetricRow:
     name: str
-    better: str
     watched: bool
     key: bool
     cells: list[tuple[str, str]]
@@ -146,15 +144,15 @@ def _pair(item: Estimate | None) -> tuple[str, str]:
 
 def metric_table(files: RunFiles) -> tuple[list[str], list[MetricRow]]:
     """The parts' headings and a row a metric."""
-    parts = files.parts
+    parts = files.parts[::-1]  # test first: it is what counts, and what a narrow screen shows
     names = list(dict.fromkeys(name for p in parts for name in p.metrics))
     rows = []
     for name in names:
         found = [p.metrics.get(name) for p in parts]
         first = next(e for e in found if e is not None)
-        better = "higher" if first.higher_is_better else "lower"
+        shown = label(name) + ("" if first.higher_is_better else f"{SPACE}↓")
         watched = name == files.metric
-        rows.append(MetricRow(label(name), better, watched, watched or name in KEY, [_pair(e) for e in found]))
+        rows.append(MetricRow(shown, watched, watched or name in KEY, [_pair(e) for e in found]))
     if not any(row.key for row in rows):
         rows = [replace(row, key=True) for row in rows]
     said = {"val": "Validation", "test": "Test"}
@@ -180,7 +178,7 @@ class Confusion:
 def confusion(details: dict[str, Any]) -> Confusion | None:
     """The matrix (rows: truth, columns: answer); with more than 20 classes only the most frequent confusions."""
     item = mapping(details.get("confusion"))
-    names = [clean(x, 40) for x in listing(item.get("labels") or details.get("labels"))]
+    names = [clean(x, 28) for x in listing(item.get("labels") or details.get("labels"))]
     matrix = [numbers(r) for r in listing(item.get("counts") or item.get("matrix") or details.get("confusion"))]
     if not names or len(matrix) != len(names) or any(len(r) != len(names) for r in matrix):
         return None
@@ -196,7 +194,8 @@ def confusion(details: dict[str, Any]) -> Confusion | None:
 
 def per_class(details: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of the table of classes; of many regression targets, of the targets."""
-    item = details.get("per_class") or details.get("per_target")
+    several = listing(details.get("per_target"))
+    item = details.get("per_class") or (several if len(several) > 1 else None)
     found = [mapping(x) for x in listing(item)]
     if isinstance(item, dict):
         found = [{"label": k, **mapping(v)} for k, v in item.items()]
@@ -282,10 +281,12 @@ def _said(subsets: list[Subset], watched: str) -> str:
     )
     left = [(s, v) for s, _, v in found if len(s.present) == len(everything) - 1]
     if len(everything) > 2 and len(left) > 1:  # best first, so the last one hurts most
-        names = [", ".join(n for n in everything if n not in s.present) for s, _ in (left[-1], left[0])]
-        text += (
-            f" Going without {names[0]} costs most ({fmt(left[-1][1])}), without {names[1]} least ({fmt(left[0][1])})."
+        (missed, worst), (spared, best) = (
+            (", ".join(n for n in everything if n not in s.present), v) for s, v in (left[-1], left[0])
         )
+        harmless = (best - reached) * (1 if up else -1) >= 0
+        text += f" Going without {missed} costs most ({fmt(worst)}); going without {spared} costs "
+        text += f"{'nothing' if harmless else 'least'} ({fmt(best)})."
     return text
 
 
@@ -300,5 +301,8 @@ def folds(files: RunFiles) -> tuple[list[str], list[list[str]]]:
 
     lines = [(f"Fold {clean(f.get('fold', i), 10)}", values(f.get("metrics"))) for i, f in enumerate(found)]
     lines += [(said, values(files.folds.get(k))) for k, said in (("mean", "Mean"), ("std", "Standard deviation"))]
-    names = sorted({n for _, v in lines for n in v}, key=lambda n: (n != files.folds.get("metric"), n))[:8]
+    order = [files.folds.get("metric"), *KEY]
+    names = sorted({n for _, v in lines for n in v}, key=lambda n: (order.index(n) if n in order else len(order), n))[
+        :8
+    ]
     return [label(n) for n in names], [[said, *(fmt(v.get(n)) for n in names)] for said, v in lines if v]

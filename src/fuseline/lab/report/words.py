@@ -12,6 +12,9 @@ NONE = "–"
 SPACE = "\N{NO-BREAK SPACE}"
 """between a number and its unit"""
 
+HIDDEN = ("Cc", "Cs", "Co", "Cn")
+MARK = "\N{REPLACEMENT CHARACTER}"
+
 LABELS = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -27,16 +30,30 @@ LABELS = {
     "r2": "R²",
     "f1": "F1",
 }
+KEY = (
+    "auroc",
+    "auprc",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "micro_f1",
+    "log_loss",
+    "ece",
+    "rmse",
+    "mae",
+    "r2",
+)
+"""metrics that are shown first; the others are a click away"""
 BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
 AVERAGES = ("macro", "weighted", "micro")
 
 
 def clean(text: Any, limit: int | None = None) -> str:
     """Printable text: controls and unpaired surrogates become a visible mark; beyond `limit` it ends in an ellipsis."""
-    out = "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in ("Cc", "Cs", "Co", "Cn") else "\N{REPLACEMENT CHARACTER}"
-        for c in (text if isinstance(text, str) else str(text))[: None if limit is None else limit + 1]
-    )
+    whole = text if isinstance(text, str) else str(text)
+    out = whole if limit is None else whole[: limit + 1]
+    if not out.isprintable():  # the quick way for most, and for pictures, which come here as long data URIs
+        out = "".join(c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else MARK for c in out)
     return out if limit is None or len(out) <= limit else out[: limit - 1].rstrip() + "…"
 
 
@@ -104,7 +121,7 @@ def seconds(value: float | None) -> str:
         return f"{value:.1f}{SPACE}s"
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}{SPACE}h {minutes}{SPACE}min" if hours else f"{minutes}{SPACE}min {rest}{SPACE}s"
+    return f"{hours}{SPACE}h{SPACE}{minutes}{SPACE}min" if hours else f"{minutes}{SPACE}min{SPACE}{rest}{SPACE}s"
 
 
 def size(octets: float | None) -> str:

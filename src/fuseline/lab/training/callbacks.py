@@ -53,17 +53,23 @@ class Keeper(pl.Callback):
         self.history, self.seconds_before = state["history"], state["seconds"]
 
     @property
+    def interval(self) -> int:
+        """The interval that is running. Counted here, since Lightning's own count lags while it restores."""
+        return len(self.history)
+
+    @property
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainModule)
+        pl_module.interval = self.interval
         pl_module.batch_losses.clear()
         pl_module.validation.clear()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainModule)
-        interval = trainer.current_epoch
+        interval = self.interval
         train_loss = float(torch.stack(pl_module.batch_losses).mean()) if pl_module.batch_losses else float("nan")
         row = {
             "interval": interval,

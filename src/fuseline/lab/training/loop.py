@@ -150,7 +150,7 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
             seed=spec.seed,
             interval_steps=interval_steps,
             total_steps=total,
-            interval=lambda: trainer.current_epoch,
+            interval=lambda: keeper.interval,
         )
         validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
         trainer.fit(

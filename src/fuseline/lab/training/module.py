@@ -41,11 +41,12 @@ class TrainModule(pl.LightningModule):
         self.spec = spec
         self.total_steps, self.interval_steps = total_steps, interval_steps
         self.learning_rates = learning_rates
+        self.interval = 0
         self.batch_losses: list[Tensor] = []
         self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        torch.manual_seed(self.spec.seed * 1_000_003 + self.trainer.current_epoch * self.interval_steps + batch_idx)
+        torch.manual_seed(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss: Tensor = self.model.head.loss(outputs, batch.targets)

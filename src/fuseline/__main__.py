@@ -1,0 +1,5 @@
+"""`python -m fuseline`."""
+
+from fuseline.cli import main
+
+main()

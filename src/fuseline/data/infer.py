@@ -1,0 +1,161 @@
+"""From a table to what each column is, what the task is, and how to split: guesses that say why."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
+from fuseline.data.suspects import gives_away
+from fuseline.data.table import Table, cells
+from fuseline.errors import FuselineError
+
+SAMPLE_ROWS = 20_000
+SAMPLE_BYTES = 32 * 2**20
+"""of one column"""
+_STRETCH = 250
+"""neighbouring rows sampled together, so that a large table is not read whole"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column was taken for.
+
+    Attributes:
+        kind: image, audio, text; number, category, boolean or date; group, split; target; leak (suspected to give
+            the target away); ignored.
+        absent: share of rows without a value, in the sample.
+        reason: one line for a person.
+        otherwise: of a leak, what it would have been.
+        slash: of a date, what 1/3/2020 means.
+    """
+
+    name: str
+    kind: str
+    absent: float
+    reason: str
+    otherwise: str | None = None
+    slash: Slash | None = None
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """`task` and `split` are the recipe's sections; `task` is None without a target."""
+
+    rows: int
+    columns: list[Column]
+    target: str | None = None
+    task: dict[str, Any] | None = None
+    task_reason: str = ""
+    split: dict[str, Any] = field(default_factory=dict)
+    split_reason: str = ""
+
+    def __getitem__(self, name: str) -> Column:
+        return next(c for c in self.columns if c.name == name)
+
+
+def infer(table: Table, target: str | None = None) -> Inferred:
+    """Look at up to 20,000 rows from all over the table, less of columns of large cells.
+
+    Raises:
+        FuselineError: ``missing_column``, ``no_target`` (a target without any value).
+    """
+    if target is not None:
+        table.require([target])
+    rows = _sample_rows(table.n_rows)
+    aim = _sample(table, target, rows)[1] if target is not None else []
+    task, task_reason = _task(target, aim) if target is not None else (None, "")
+    columns: list[Column] = []
+    for name in table.columns:
+        some, values, kind = (rows, aim, None) if name == target else _sampled(table, name, rows)
+        absent = sum(map(is_blank, values)) / len(values)
+        if kind is None:
+            columns.append(Column(name, "target", absent, task_reason))
+            continue
+        guess = guess_column(name, kind, values, some.tolist(), table.folder)
+        column = Column(name, guess.kind, absent, guess.reason, slash=guess.slash)
+        if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
+            why = gives_away(values, aim, numeric=task["kind"] == "regression")
+            if why:
+                column = Column(name, "leak", absent, f"suspected leak: {why}", guess.kind, guess.slash)
+        columns.append(column)
+    split, split_reason = _split(columns, task)
+    return Inferred(table.n_rows, columns, target, task, task_reason, split, split_reason)
+
+
+def _sample_rows(n: int) -> np.ndarray:
+    if n <= SAMPLE_ROWS:
+        return np.arange(n)
+    starts = np.linspace(0, n - _STRETCH, SAMPLE_ROWS // _STRETCH).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(_STRETCH))
+
+
+def _sampled(table: Table, name: str, rows: np.ndarray) -> tuple[np.ndarray, list[Any], pl.DataType]:
+    """The rows looked at, their cells, the column's kind in the table."""
+    some, values = _sample(table, name, rows)
+    return some, values, table.take(rows[:1], [name]).schema[name]
+
+
+def _sample(table: Table, name: str, rows: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    few = rows[:: -(-len(rows) // 32)]
+    size = table.take(few, [name]).estimated_size() / len(few)
+    most = int(np.clip(SAMPLE_BYTES // max(1.0, size), 32, len(rows))) if size > 0 else len(rows)
+    some = rows if most >= len(rows) else rows[:: -(-len(rows) // most)]
+    return some, cells(table.take(some, [name])[name])
+
+
+def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
+    values = [v for v in aim if not is_blank(v)]
+    if not values:
+        raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
+    classification: dict[str, Any] = {"kind": "classification", "target": target}
+    if all(isinstance(v, list) or (isinstance(v, str) and _is_json_list(v)) for v in values):
+        return classification, "target: any number of labels a row (its cells are lists)"
+    labels = [key_of(v) for v in values]
+    count = Counter(labels)
+    numbers = [n for n in map(to_number, labels) if n is not None]
+    if len(numbers) >= 0.98 * len(labels) and not isinstance(values[0], bool) and not _has_codes(labels):
+        whole = all(n.is_integer() for n in numbers)
+        if len(count) > (min(20, max(2, len(labels) // 10)) if whole else 2):
+            return {"kind": "regression", "target": target}, f"target: {len(count)} different numbers"
+    parts = Counter(p.strip() for text in labels for p in text.split(";") if p.strip())
+    joined = sum(";" in text for text in labels)
+    if joined >= 0.1 * len(labels) and len(parts) < len(count):
+        return classification | {"mode": "multilabel"}, f"target: {len(parts)} labels, several a row, joined by `;`"
+    shown = ", ".join(f"{' '.join(k.split())[:30]} {n}" for k, n in count.most_common(4)) + (
+        ", …" if len(count) > 4 else ""
+    )
+    many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
+    return classification, f"target: {len(count)} classes ({shown}){many}"
+
+
+def _is_json_list(text: str) -> bool:
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _has_codes(labels: list[str]) -> bool:
+    return any(len(t) > 1 and t[0] == "0" and t.isdigit() for t in labels)
+
+
+def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str, Any], str]:
+    given = [c for c in columns if c.kind == "split"]
+    if given:
+        return {"kind": "given", "column": given[0].name}, f"{given[0].name} says which rows are which"
+    groups = [c for c in columns if c.kind == "group"]
+    if groups:
+        chosen = next((c for c in groups if is_person(c.name)), groups[0])
+        return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"
+    kind: Literal["stratified", "random"] = "stratified"
+    if task and task["kind"] == "regression":
+        return {"kind": kind}, "every part holds low and high targets alike"
+    return {"kind": kind}, "every part holds the classes in the same shares"

@@ -1,0 +1,201 @@
+"""The same file or the same text in training and in what it is measured on. Dimensions: N rows."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fuseline.data.guess import is_blank
+from fuseline.data.media import embedded_bytes, find_file
+from fuseline.data.split import TEST, TRAIN, UNUSED, VAL, Split
+from fuseline.data.table import Table, cells
+
+SHORT = 20
+"""characters below which the same text may well be written twice"""
+COMMON = 0.01
+"""share of the rows from which on a text is a phrase and not a document"""
+_EXAMPLES = 3
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Content of one column that stands on both sides.
+
+    Attributes:
+        count: rows of val and test whose content a training row has too.
+        examples: up to three (training row, val or test row).
+        severity: "warning"; "note" where the texts are short or common, as phrases and categories are.
+    """
+
+    column: str
+    count: int
+    examples: list[tuple[int, int]]
+    message: str
+    severity: Literal["warning", "note"] = "warning"
+
+
+def check_leaks(
+    table: Table,
+    split: Split,
+    media_columns: Sequence[str] = (),
+    text_columns: Sequence[str] = (),
+    media_root: str | Path | None = None,
+) -> list[Leak]:
+    """Compare the parts of a split, column by column: files by content, texts without case and white space.
+
+    Streams the table; what is kept is 16 bytes a row. Only files whose size occurs on both sides are read. A cell
+    that names no readable file is passed over: the modality names it.
+
+    Args:
+        table: N rows.
+        split: of these rows.
+        media_columns: paths relative to `media_root` (default: the table's folder), bytes, base64 or data URIs.
+        text_columns: compared as texts.
+        media_root: files outside it are not opened.
+    """
+    assert len(split.part) == table.n_rows
+    root = Path(media_root) if media_root is not None else table.folder
+    root = root.resolve() if root is not None else None
+    found = []
+    for column in media_columns:
+        leak = _media_leak(table, split.part, column, root)
+        found += [leak] if leak else []
+    for column in text_columns:
+        found += _text_leaks(table, split.part, column)
+    return found
+
+
+def _media_leak(table: Table, part: np.ndarray, column: str, root: Path | None) -> Leak | None:
+    sizes = _keys(table, part, column, lambda cell: _size(cell, root))
+    train, held = _on_both_sides(sizes, part)
+    chosen = np.union1d(train, held)
+    if not len(chosen):
+        return None
+    keys = np.zeros(table.n_rows, dtype=np.uint64)
+    for start in range(0, len(chosen), _BATCH):
+        rows = chosen[start : start + _BATCH]
+        frame = table.take(rows, [column])
+        keys[rows] = [_digest(cell, root) for cell in cells(frame[column])]
+    train, held = _on_both_sides(keys, part)
+    if not len(held):
+        return None
+    return _leak(column, keys, part, train, held, "the same file content stands", "warning")
+
+
+def _text_leaks(table: Table, part: np.ndarray, column: str) -> list[Leak]:
+    short = np.zeros(table.n_rows, dtype=bool)
+
+    def key(cell: Any, row: int) -> int:
+        text = normalised(str(cell))
+        short[row] = len(text) < SHORT
+        return _hash(text.encode("utf-8", "replace"))
+
+    keys = _keys(table, part, column, key, with_row=True)
+    train, held = _on_both_sides(keys, part)
+    if not len(held):
+        return []
+    used = keys[(keys != 0) & (part != UNUSED)]
+    different, counts = np.unique(used, return_counts=True)
+    many = counts > max(10, COMMON * len(used))
+    phrase = short | np.isin(keys, different[many])
+    out = []
+    document = ~phrase
+    if document[held].any():
+        side, other = train[document[train]], held[document[held]]
+        out.append(_leak(column, keys, part, side, other, "the same text stands", "warning"))
+    if phrase[held].any():
+        side, other = train[phrase[train]], held[phrase[held]]
+        out.append(_leak(column, keys, part, side, other, "the same short or common text stands", "note"))
+    return out
+
+
+def _leak(
+    column: str,
+    keys: np.ndarray,
+    part: np.ndarray,
+    train: np.ndarray,
+    held: np.ndarray,
+    what: str,
+    severity: Literal["warning", "note"],
+) -> Leak:
+    order = train[np.argsort(keys[train], kind="stable")]
+    partner = order[np.searchsorted(keys[order], keys[held], side="left")]
+    examples = [(int(a), int(b)) for a, b in zip(partner[:_EXAMPLES], held[:_EXAMPLES], strict=True)]
+    where = [f"{(part[held] == number).sum()} of {name}" for number, name in ((VAL, "val"), (TEST, "test"))]
+    pairs = ", ".join(f"{a} and {b}" for a, b in examples)
+    message = f"{column}: {what} in train and in {len(held)} other rows ({', '.join(where)}), e.g. rows {pairs}"
+    if severity == "note":
+        message += "; such texts may well be written twice"
+    return Leak(column, len(held), examples, message, severity)
+
+
+def _on_both_sides(keys: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows, and rows of val and test, whose key (0: none) the other side has."""
+    train = np.flatnonzero((part == TRAIN) & (keys != 0))
+    held = np.flatnonzero((part > TRAIN) & (keys != 0))
+    both = np.intersect1d(keys[train], keys[held])
+    return train[np.isin(keys[train], both)], held[np.isin(keys[held], both)]
+
+
+def _keys(
+    table: Table, part: np.ndarray, column: str, key: Callable[..., int], *, with_row: bool = False
+) -> np.ndarray:
+    """(N,) uint64, 0 where absent or unused."""
+    out = np.zeros(table.n_rows, dtype=np.uint64)
+    for start, frame in table.batches([column], _BATCH):
+        for row, cell in enumerate(cells(frame[column]), start):
+            if part[row] != UNUSED and not is_blank(cell):
+                out[row] = key(cell, row) if with_row else key(cell)
+    return out
+
+
+def normalised(text: str) -> str:
+    """Without differences of case, white space and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _content(cell: Any) -> bytes | None:
+    if isinstance(cell, bytes):
+        return cell
+    return embedded_bytes(cell) if isinstance(cell, str) else None
+
+
+def _size(cell: Any, root: Path | None) -> int:
+    data = _content(cell)
+    if data is not None:
+        return len(data)
+    path = find_file(cell, root) if isinstance(cell, str) else None
+    try:
+        return path.stat().st_size if path else 0
+    except OSError:
+        return 0
+
+
+def _digest(cell: Any, root: Path | None) -> int:
+    data = _content(cell)
+    if data is not None:
+        return _hash(data)
+    path = find_file(cell, root) if isinstance(cell, str) else None
+    try:
+        if path:
+            with path.open("rb") as file:
+                return _short(hashlib.file_digest(file, "sha256").digest())
+    except OSError:
+        pass
+    return 0
+
+
+def _hash(data: bytes) -> int:
+    return _short(hashlib.sha256(data).digest())
+
+
+def _short(digest: bytes) -> int:
+    """64 bits: a million rows meet by chance once in 30 million tables. Never 0."""
+    return int.from_bytes(digest[:8], "little") or 1
