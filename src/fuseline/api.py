@@ -240,6 +240,10 @@ def _cross_validate(
             }
         ),
     )
+    if recipe.evaluation.report:
+        from fuseline.lab.report import write_report
+
+        write_report(folder)
     return Run(folder)
 
 

@@ -16,6 +16,7 @@ def command(
 ) -> None:
     """Put runs side by side: metrics with intervals, time, size, and where their recipes differ."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table as Grid
 
     from fuseline import api
@@ -25,5 +26,5 @@ def command(
     header, rows = comparison_rows(comparison)
     grid = Grid(*header)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*(escape(cell) for cell in row))
     Console().print(grid)

@@ -66,11 +66,11 @@ def _inputs(columns: list[Column]) -> Iterable[str]:
         yield "    columns:"
         for column in tabular:
             if column.slash and column.slash != order:
-                yield f"      # {_plain(column.name)}: date   # written the other way round than the dates above"
+                yield f"      # {scalar(column.name)}: date   # written the other way round than the dates above"
             else:
                 yield f"      {scalar(column.name)}: {column.kind}   # {_comment(column)}"
     for column in leaks:
-        yield f"      # {_plain(column.name)}: {column.otherwise}   # {_comment(column)}"
+        yield f"      # {scalar(column.name)}: {column.otherwise}   # {_comment(column)}"
 
 
 def _task(inferred: Inferred, target: str | None) -> Iterable[str]:

@@ -61,6 +61,9 @@ class Modality(Protocol):
 
     def collate(self, values: Sequence[Any | None]) -> dict[str, np.ndarray]: ...
 
+    notes: tuple[str, ...]
+    """what `fit` has to say aloud, e.g. that a column held no value"""
+
     def arrays(self) -> dict[str, ArraySpec]:
         """The arrays that `collate` gives."""
         ...

@@ -52,7 +52,7 @@ class RowParser:
         try:
             return self.modalities[name].parse(cells, media), ""
         except FuselineError as error:
-            if self.recipe.inputs[name].on_bad_cell == "error":
+            if error.code != "bad_cell" or self.recipe.inputs[name].on_bad_cell == "error":
                 raise
             return None, f"{name} taken as absent: {error.message}"
 

@@ -94,14 +94,14 @@ class LogMel(nn.Module):
             lines = F.conv1d(waveform_BS[:, None], self.basis[:, None], stride=self.hop, padding=self.window // 2)
             real_BKN, imaginary_BKN = lines.chunk(2, dim=1)
             power_BNK = (real_BKN.square() + imaginary_BKN.square()).transpose(1, 2)
-        out: Tensor = (power_BNK @ self.filters + FLOOR).log()
-        return out
+        return (power_BNK @ self.filters + FLOOR).log()
 
     def _fast_powers(self, waveform_BS: Tensor) -> Tensor:
         frames_BNW = F.pad(waveform_BS, (self.window // 2, self.window // 2)).unfold(1, self.window, self.hop)
         first, last = self.used
         lines_BNK = torch.fft.rfft(frames_BNW * self.hann, n=self.points)[:, :, first : last + 1]
-        return lines_BNK.real.square() + lines_BNK.imag.square()
+        power_BNK: Tensor = lines_BNK.real.square() + lines_BNK.imag.square()
+        return power_BNK
 
 
 def _mel_filters(sample_rate: int, points: int, bands: int, lowest: float) -> np.ndarray:

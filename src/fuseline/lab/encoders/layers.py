@@ -96,7 +96,8 @@ class StandardisedConv2d(nn.Conv2d):
     ) -> None:
         pair = (kernel, kernel) if isinstance(kernel, int) else kernel
         super().__init__(inputs, outputs, pair, stride, padding=(pair[0] // 2, pair[1] // 2))
-        nn.init.normal_(self.weight)
+        # The output does not depend on the weights' size, but it sets how far one step of the optimiser turns a filter.
+        nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
         assert self.bias is not None
         nn.init.zeros_(self.bias)
         self.gain = nn.Parameter(torch.full((outputs, 1, 1, 1), gain))

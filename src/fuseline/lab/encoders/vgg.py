@@ -72,7 +72,7 @@ class VGG(Encoder):
     """pixels (B, H, W, 3) uint8 to the last feature map's tokens (B, H/32 * W/32, 512), or their mean (B, 1, 512).
 
     `weights_path` is a safetensors file, named as torchvision's; its ``classifier.*``, the three fully connected
-    layers, is ignored: they fix the picture's size and hold most of the weights. H and W are static in the exported graph.
+    layers, is ignored: they fix the picture's size and hold most of the weights. H and W are static in the export.
     """
 
     class Config(Frozen):

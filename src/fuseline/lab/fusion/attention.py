@@ -44,6 +44,9 @@ class AttentionFusion(Fusion):
         self.modality_embedding = nn.Embedding(len(names), width)
         nn.init.normal_(self.modality_embedding.weight, std=0.02)
         self.cls_1D = nn.Parameter(torch.randn(1, width) * 0.02)
+        # That a value is absent can itself say much (nobody measures the oxygen of the healthy), and masked tokens
+        # cannot say it: CLS carries one learned vector for each input that the row lacks.
+        self.absent_MD = nn.Parameter(torch.zeros(len(names), width))
         self.bottleneck_TD = nn.Parameter(torch.randn(config.bottleneck, width) * 0.02) if config.bottleneck else None
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.expansion, config.dropout) for _ in range(config.layers)
@@ -55,6 +58,8 @@ class AttentionFusion(Fusion):
         own = [Tokens(t.values_BTD + self.modality_embedding.weight[i], t.mask_BT) for i, t in enumerate(taken.tokens)]
         always_B = torch.ones_like(taken.present_BM[:, 0])
         cls = learned(self.cls_1D, always_B)
+        lacks_BM = (~taken.present_BM).to(self.absent_MD.dtype)
+        cls = Tokens(cls.values_BTD + (lacks_BM @ self.absent_MD)[:, None], cls.mask_BT)
         if self.bottleneck_TD is None:
             out = self._joint(join(cls, *own))
         else:

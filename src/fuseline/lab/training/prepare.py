@@ -106,6 +106,7 @@ def prepare(
         modalities[name] = modality_class(plan.modality).fit(
             plan.modality_config, kinds, _cells(table, recipe, name, part), media
         )
+    notes += [f"{name}: {note}" for name, m in modalities.items() for note in m.notes]
     parser = RowParser(recipe, modalities)
     reader = Reader(table, parser, task, media, cache)
     done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {})
