@@ -55,7 +55,10 @@ def main() -> None:
         python = venv / "bin" / "python"
         site = Path(
             subprocess.run(
-                [python, "-c", "import site; print(site.getsitepackages()[0])"], check=True, capture_output=True, text=True
+                [python, "-c", "import site; print(site.getsitepackages()[0])"],
+                check=True,
+                capture_output=True,
+                text=True,
             ).stdout.strip()
         )
         before = _megabytes(site)
@@ -63,13 +66,19 @@ def main() -> None:
         subprocess.run([*pip, str(ROOT)], check=True, stderr=subprocess.DEVNULL)
         listed = subprocess.run(
             [python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
-            check=True, capture_output=True, text=True,
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         packages = [p["name"] for p in json.loads(listed) if p["name"] not in ("pip", "setuptools")]
         times = [
             json.loads(
                 subprocess.run(
-                    [python, "-c", FIRST, args.package, args.table], check=True, capture_output=True, text=True, cwd=work
+                    [python, "-c", FIRST, args.package, args.table],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    cwd=work,
                 ).stdout
             )
             for _ in range(args.rounds)
@@ -82,7 +91,9 @@ def main() -> None:
     ]
     for key in ("import", "load", "first predict", "all"):
         values = [t[key] for t in times]
-        rows.append({"what": f"{key}, median (first run)", "figure": f"{statistics.median(values):.2f} s ({values[0]:.2f} s)"})
+        rows.append(
+            {"what": f"{key}, median (first run)", "figure": f"{statistics.median(values):.2f} s ({values[0]:.2f} s)"}
+        )
     tell("base install", rows, args.out)
 
 

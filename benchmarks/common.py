@@ -51,7 +51,9 @@ def folds_and_seeds(
                 scores["seconds"] = time.perf_counter() - start
                 out[name].append(scores)
                 main = run_metric(scores)
-                print(f"seed {seed} fold {fold} {name}: {main} in {scores['seconds']:.1f} s", file=sys.stderr, flush=True)
+                print(
+                    f"seed {seed} fold {fold} {name}: {main} in {scores['seconds']:.1f} s", file=sys.stderr, flush=True
+                )
     return out
 
 
@@ -84,4 +86,6 @@ def tell(title: str, rows: list[dict[str, Any]], out: str | None) -> None:
     for row in rows:
         print("| " + " | ".join(str(row.get(k, "")) for k in head) + " |")
     if out:
-        Path(out).write_text(json.dumps({"title": title, "machine": machine(), "rows": rows}, indent=1), encoding="utf-8")
+        Path(out).write_text(
+            json.dumps({"title": title, "machine": machine(), "rows": rows}, indent=1), encoding="utf-8"
+        )

@@ -1,6 +1,6 @@
 """Peak memory of training on `chest-xray` as Parquet against the same table repeated 100 times: streamed, so the same.
 
-    python benchmarks/memory.py
+python benchmarks/memory.py
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def main() -> None:
             peaks = [measure(folder / f"{name}.parquet", folder / f"{name}-{i}", epochs) for i in range(args.rounds)]
             size = (folder / f"{name}.parquet").stat().st_size
             count = pl.scan_parquet(folder / f"{name}.parquet").select(pl.len()).collect().item()
-            rows.append({"table": name, "rows": count, "Parquet MB": round(size / 2**20, 2), "peak MB": round(min(peaks), 1)})
+            rows.append(
+                {"table": name, "rows": count, "Parquet MB": round(size / 2**20, 2), "peak MB": round(min(peaks), 1)}
+            )
         for row in rows:
             row["ratio"] = round(row["peak MB"] / rows[0]["peak MB"], 3)
     tell("peak memory of training", rows, args.out)

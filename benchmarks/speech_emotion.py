@@ -1,6 +1,6 @@
 """`speech-emotion`, target `emotion`, 5 folds by actor, from scratch: macro-F1 (chance 0.125).
 
-    python benchmarks/speech_emotion.py
+python benchmarks/speech_emotion.py
 """
 
 from __future__ import annotations

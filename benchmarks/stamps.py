@@ -55,24 +55,35 @@ def main() -> None:
     table = Table.open(DATA / "stamps" / "table.csv")
     keep = Cache(1024)
     some = {k: v for k, v in INPUTS.items() if k != "description"}
-    trained = {"all inputs": INPUTS, "trained without description": some, "description alone": {"description": INPUTS["description"]}}
+    trained = {
+        "all inputs": INPUTS,
+        "trained without description": some,
+        "description alone": {"description": INPUTS["description"]},
+    }
     found: dict[str, list[tuple[float, float, float]]] = {k: [] for k in trained}
     for seed in range(args.seeds):
         spec = parse_recipe({**BASE, "inputs": INPUTS, "split": {**BASE["split"], "seed": seed}})
-        for fold, split in enumerate(make_folds(table, spec.split, target_column="category", task_kind="classification")):
+        for fold, split in enumerate(
+            make_folds(table, spec.split, target_column="category", task_kind="classification")
+        ):
             rows = np.flatnonzero(split.part == 2)
             whole, half = halved(table, rows, seed * 10 + fold)
             for name, inputs in trained.items():
                 training = {**BASE["training"], "seed": seed}
                 start = time.perf_counter()
                 with tempfile.TemporaryDirectory() as folder:
-                    recipe = {**BASE, "inputs": inputs, "training": training, "table": {"media_root": str(table.folder)}}
+                    recipe = {
+                        **BASE,
+                        "inputs": inputs,
+                        "training": training,
+                        "table": {"media_root": str(table.folder)},
+                    }
                     run = api.train(recipe, table=table, out=Path(folder) / "run", split=split, cache=keep, quiet=True)
                     seconds = time.perf_counter() - start
                     scores = [
-                        api.evaluate(run.package, rows_, bootstrap=0, subsets=False, quiet=True)["parts"]["test"]["metrics"][
-                            "macro_f1"
-                        ]["value"]
+                        api.evaluate(run.package, rows_, bootstrap=0, subsets=False, quiet=True)["parts"]["test"][
+                            "metrics"
+                        ]["macro_f1"]["value"]
                         for rows_ in (whole, half)
                     ]
                 found[name].append((*scores, seconds))

@@ -46,7 +46,7 @@ def note(rng: np.random.Generator, label: int) -> str:
 
 
 def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0.33) -> Path:
-    """Write table.csv with pictures and sounds beside it; columns as INPUTS read them, `sick` and `score` to predict."""
+    """Write table.csv with pictures and sounds beside it; columns as INPUTS read them; `sick`, `score` to predict."""
     rng = np.random.default_rng(seed)
     (folder / "media").mkdir(parents=True, exist_ok=True)
     out: list[dict[str, Any]] = []

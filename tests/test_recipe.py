@@ -69,5 +69,5 @@ def test_options_of_a_part() -> None:
         layers: int = 2
 
     assert read_options(Config, {}, "fusion").layers == 2
-    with pytest.raises(FuselineError, match="fusion.layer: unknown key; did you mean 'layers'"):
+    with pytest.raises(FuselineError, match=r"fusion\.layer: unknown key; did you mean 'layers'"):
         read_options(Config, {"layer": 3}, "fusion")

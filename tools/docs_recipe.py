@@ -6,6 +6,7 @@ extra, since encoders and fusions own their options.
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -79,9 +80,9 @@ def default_of(info: FieldInfo) -> str:
         return ""
     if isinstance(value, tuple | list):
         return ", ".join(f'`"{v}"`' if isinstance(v, str) else f"`{v}`" for v in value) or "none"
-    return (
-        {None: "none", True: "true", False: "false"}.get(value, f"`{value}`") if not isinstance(value, dict) else "none"
-    )
+    if value is None or value == {}:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else f"`{value}`"
 
 
 def cell(text: str) -> str:
@@ -100,8 +101,14 @@ def rows(model: type[BaseModel], skip: tuple[str, ...] = ()) -> Iterator[str]:
         yield f"| `{name}` | {value} | {cell(default_of(info))} | {cell(info.description or '')} |"
 
 
-def first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ").strip()
+def first_line(thing: type) -> str:
+    """The first line of its module's docstring, without the legend of letters that follows it there."""
+    text = " ".join((sys.modules[thing.__module__].__doc__ or "").split())
+    return text.partition(" Dimensions:")[0]
+
+
+def first_paragraph(thing: type) -> str:
+    return " ".join((thing.__doc__ or "").strip().split("\n\n")[0].split())
 
 
 def section(title: str, model: type[BaseModel], intro: str = "", level: int = 2) -> list[str]:
@@ -122,7 +129,7 @@ def page() -> str:
     for modality, kinds in ENCODERS.items():
         for kind in kinds:
             cls = encoder_class(modality, kind)
-            lines += section(f"inputs.NAME.encoder, {modality}, kind: {kind}", cls.Config, first_line(cls), 3)
+            lines += section(f"inputs.NAME.encoder, {modality}, kind: {kind}", cls.Config, first_paragraph(cls), 3)
     lines += section("task", recipe.Component, "The keys of its kind (below) stand here too.")
     for name in TASKS:
         lines += section(f"task, kind: {name}", task_class(name).Config, level=3)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fuseline.lab.training.cache import Cache
 
 RECIPE_ENDINGS = (".yaml", ".yml")
+PART = "part given by file"
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,39 @@ def _recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Reci
     if table is None:
         if recipe.table.path is None:
             raise FuselineError("no_table", "the recipe names no table", "set table.path, or pass table=...")
-        path = Path(recipe.table.path)
-        table = path if path.is_absolute() or base is None else base / path
-    if isinstance(table, Table):
-        return recipe, table, None
-    return recipe, Table.open(table, absent=recipe.table.absent), _path(table)
+        named = Path(recipe.table.path)
+        table = named if named.is_absolute() or base is None else base / named
+    path = _path(table)
+    opened = table if isinstance(table, Table) else Table.open(table, absent=recipe.table.absent)
+    if recipe.split.val_path or recipe.split.test_path:
+        recipe, opened = _given_files(recipe, opened, base)
+        path = None
+    return recipe, opened, path
+
+
+def _given_files(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recipe, Table]:
+    """The table and the files that the split names as one table, with a column that says which part a row is."""
+    import polars as pl
+
+    tables = {"train": table}
+    for part, name in (("val", recipe.split.val_path), ("test", recipe.split.test_path)):
+        if name is not None:
+            path = Path(name) if Path(name).is_absolute() or base is None else base / name
+            tables[part] = Table.open(path, absent=recipe.table.absent)
+            if tables[part].folder != table.folder:
+                raise FuselineError(
+                    "bad_recipe",
+                    f"split.{part}_path: {name} lies in another folder than the table",
+                    "file cells are relative to one folder: put the tables side by side",
+                )
+            tables[part].require(table.columns)
+    frames = [t.take(np.arange(t.n_rows), table.columns).with_columns(pl.lit(p).alias(PART)) for p, t in tables.items()]
+    whole = Table.open(pl.concat(frames, how="vertical_relaxed"), absent=recipe.table.absent)
+    whole.folder = table.folder
+    data = recipe.model_dump()
+    data["split"] |= {"kind": "given", "column": PART, "val_path": None, "test_path": None}
+    data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)
+    return parse_recipe(data), whole
 
 
 def _path(table: Any) -> Path | None:
@@ -153,6 +182,9 @@ def train(
         recipe = parse_recipe(data)
     speak = voice("quiet" if quiet else "auto")
     folder = _new_folder(out, path)
+    if recipe.split.column == PART:  # resuming and the report need the joined rows again
+        path = folder / "table.parquet"
+        opened.take(np.arange(opened.n_rows)).write_parquet(path)
     if recipe.split.folds and split is None:
         return _cross_validate(recipe, opened, path, folder, speak, cache)
     from fuseline.lab.training.run import run
@@ -178,7 +210,13 @@ def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run
     given = table if table is not None else record.data["table"]["path"]
     if given is None:
         raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
-    run(recipe, Table.open(given, absent=recipe.table.absent), path, voice=voice("quiet" if quiet else "auto"), resume=True)
+    run(
+        recipe,
+        Table.open(given, absent=recipe.table.absent),
+        path,
+        voice=voice("quiet" if quiet else "auto"),
+        resume=True,
+    )
     return Run(path)
 
 
@@ -267,7 +305,9 @@ def _table_for(predictor: Predictor, table: Any, absent: Sequence[str], extra: S
 
 
 def _columns_there(table: Table, wanted: Sequence[str], absent: Sequence[str], predictor: Predictor) -> list[str]:
-    hidden = {c for n in absent if n in predictor.rows.names for c in predictor.package.recipe.columns_of(n)} | set(absent)
+    hidden = {c for n in absent if n in predictor.rows.names for c in predictor.package.recipe.columns_of(n)} | set(
+        absent
+    )
     return [c for c in dict.fromkeys(wanted) if c in table.columns and c not in hidden]
 
 
@@ -348,9 +388,7 @@ def predict(
         if kind == ".csv":
             writer.writerow(["row", "value", "confidence", "probabilities", "used", "absent", "notes", "error"])
         frames = opened.batches(columns, 256)
-        for start, answers in predictor.predict_frames(
-            frames, media=_media(predictor, opened), batch_size=batch_size
-        ):
+        for start, answers in predictor.predict_frames(frames, media=_media(predictor, opened), batch_size=batch_size):
             for i, answer in enumerate(answers):
                 counts["rows"] += 1
                 counts["errors"] += answer.error is not None

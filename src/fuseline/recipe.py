@@ -37,7 +37,7 @@ class Component(BaseModel):
 
 class EncoderSpec(Component):
     tune: Literal["auto", "frozen", "lora", "full"] = Field(
-        "auto", description="frozen: keep the weights; lora: low-rank adapters; full: all. auto: frozen where pretrained"
+        "auto", description="frozen: keep the weights; lora: low-rank adapters; full: all; auto: frozen if pretrained"
     )
     learning_rate: float | None = Field(None, gt=0, description="own learning rate; default: training.learning_rate")
 
@@ -114,6 +114,9 @@ class TrainingSpec(Frozen):
     patience: int = Field(8, ge=1, description="intervals without a better validation metric before stopping")
     metric: str = Field("auto", description="validation metric to watch; auto: the task's own")
     interval_steps: int = Field(500, ge=1, description="steps between validation and checkpoint, at most one epoch")
+    checkpoint_seconds: float = Field(
+        2.0, ge=0, description="where intervals are shorter than this, several share a checkpoint"
+    )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are summed before a step")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: measured once a machine and model; reduced only where it gains 1.3 times or more"

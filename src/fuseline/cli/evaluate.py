@@ -14,7 +14,9 @@ def command(
     model: Annotated[Path, typer.Argument(help="a package NAME.fuse, or a run's folder")],
     table: Annotated[Path, typer.Argument(help="a table with the target column")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="also write the metrics as JSON")] = None,
-    absent: Annotated[list[str] | None, typer.Option("--absent", help="treat this input as absent in every row")] = None,
+    absent: Annotated[
+        list[str] | None, typer.Option("--absent", help="treat this input as absent in every row")
+    ] = None,
     bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="resamples of the 95 % intervals")] = 1000,
     subsets: Annotated[bool, typer.Option(help="also measure every subset of inputs")] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,

@@ -15,7 +15,9 @@ def command(
     model: Annotated[Path, typer.Argument(help="a package NAME.fuse, or a run's folder")],
     table: Annotated[Path, typer.Argument(help="the rows: CSV, TSV, Parquet, JSONL or Arrow")],
     out: Annotated[Path, typer.Option("--out", "-o", help="answers: .csv, .jsonl or .parquet")],
-    absent: Annotated[list[str] | None, typer.Option("--absent", help="treat this input as absent in every row")] = None,
+    absent: Annotated[
+        list[str] | None, typer.Option("--absent", help="treat this input as absent in every row")
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="rows run at once")] = 32,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:

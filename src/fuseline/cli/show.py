@@ -30,7 +30,9 @@ def show_metrics(metrics: dict[str, Any], console: Console | None = None) -> Non
         console.print(grid)
     if metrics.get("degradation"):
         name = metrics["metric"]
-        grid = Grid("inputs present", "rows", name, "95 % interval", title="when inputs are absent", title_justify="left")
+        grid = Grid(
+            "inputs present", "rows", name, "95 % interval", title="when inputs are absent", title_justify="left"
+        )
         for entry in metrics["degradation"]:
             metric = entry["metrics"].get(name, {})
             grid.add_row(", ".join(entry["present"]), str(entry["rows"]), number(metric.get("value")), span(metric))

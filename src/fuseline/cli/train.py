@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from fuseline.errors import FuselineError
 NAME = "train"
 
 
-class OnError(str, Enum):
+class OnError(StrEnum):
     stop = "stop"
     quarantine = "quarantine"
 

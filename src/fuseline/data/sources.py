@@ -292,7 +292,7 @@ def _sink(frames: Iterable[pl.DataFrame], schema: Mapping[str, Any], path: Path,
     """Write frames as they come."""
     from polars.io.plugins import register_io_source
 
-    def produce(columns: list[str] | None, predicate: Any, limit: int | None, batch: int | None) -> Any:  # noqa: ARG001
+    def produce(columns: list[str] | None, predicate: Any, limit: int | None, batch: int | None) -> Any:
         for frame in frames:
             yield frame.select(columns) if columns else frame
 

@@ -54,8 +54,8 @@ class Audio:
         cls,
         config: AudioConfig,
         columns: Mapping[str, str],
-        cells: Iterable[Cells],  # noqa: ARG003 (nothing of a sound is fitted)
-        media: MediaRoot,  # noqa: ARG003
+        cells: Iterable[Cells],
+        media: MediaRoot,
     ) -> Audio:
         """Reads no cell: the statistics of spectra belong to the encoder."""
         return cls(config, only_column(columns))

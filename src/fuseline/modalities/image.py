@@ -46,8 +46,8 @@ class Image:
         cls,
         config: ImageConfig,
         columns: Mapping[str, str],
-        cells: Iterable[Cells],  # noqa: ARG003 (nothing of a picture is fitted)
-        media: MediaRoot,  # noqa: ARG003
+        cells: Iterable[Cells],
+        media: MediaRoot,
     ) -> Image:
         """Reads no cell: the statistics of pixels belong to the encoder."""
         return cls(config, only_column(columns))

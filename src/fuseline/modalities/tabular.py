@@ -88,7 +88,7 @@ class Tabular:
         config: TabularConfig,
         columns: Mapping[str, str],
         cells: Iterable[Cells],
-        media: MediaRoot,  # noqa: ARG003 (no cell is a file)
+        media: MediaRoot,
     ) -> Tabular:
         """One pass in bounded memory: a seeded sample of 20,000 values a number, at most 100,000 values a category.
 
@@ -155,7 +155,7 @@ class Tabular:
     def state(self) -> dict[str, Any]:
         return self._state
 
-    def parse(self, cells: Cells, media: MediaRoot) -> Record | None:  # noqa: ARG002 (no cell is a file)
+    def parse(self, cells: Cells, media: MediaRoot) -> Record | None:
         """The row's numbers and categories, or None where all are absent. Raises FuselineError ``bad_cell``."""
         numbers: list[float] = []
         categories: list[int] = []

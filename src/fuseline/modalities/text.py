@@ -75,7 +75,7 @@ class Text:
         config: TextConfig,
         columns: Mapping[str, str],
         cells: Iterable[Cells],
-        media: MediaRoot,  # noqa: ARG003 (a text is never a file)
+        media: MediaRoot,
     ) -> Text:
         """Takes `config.tokenizer`, or trains one on the first 200,000 texts of `cells`. Broken cells are passed over:
         `parse` names them."""
@@ -95,7 +95,7 @@ class Text:
         config = self.config.model_dump(mode="json", exclude={"tokenizer"})
         return {"config": config, "column": self.columns[0], "tokenizer": self.tokenizer.to_str()}
 
-    def parse(self, cells: Cells, media: MediaRoot) -> Noted | None:  # noqa: ARG002 (a text is never a file)
+    def parse(self, cells: Cells, media: MediaRoot) -> Noted | None:
         """(T,) int64 ids, or None. Raises FuselineError ``bad_cell`` on a list, a mapping, or bytes but UTF-8."""
         column = self.columns[0]
         cell = cells.get(column)

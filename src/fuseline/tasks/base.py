@@ -61,7 +61,7 @@ class Task(Protocol):
 
     @classmethod
     def fit(cls, config: Any, targets: Mapping[str, Sequence[Any]]) -> Task:
-        """`targets`: column -> all training cells (None where absent). Raises FuselineError on one class, no value..."""
+        """`targets`: column -> all training cells (None where absent). Raises FuselineError on one class, no value."""
         ...
 
     @classmethod

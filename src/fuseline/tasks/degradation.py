@@ -47,7 +47,7 @@ def degradation(
     """
     table = []
     for subset, outputs in by_subset.items():
-        some = present_NM[:, [i for i, n in enumerate(names) if n in subset]].any(axis=1)
+        some = np.asarray(present_NM[:, [i for i, n in enumerate(names) if n in subset]].any(axis=1))
         entry: dict[str, Any] = {"present": list(subset), "rows": int(some.sum()), "of": len(some), "metrics": {}}
         if some.any():
             scores = task.score(

@@ -30,7 +30,15 @@ def start(*words: str) -> subprocess.Popen[bytes]:
 def recipe(folder: Path) -> Path:
     table = made.make_table(folder, 48)
     inputs = {k: made.INPUTS[k] for k in ("note", "vitals")}
-    training = {"epochs": 24, "batch_size": 8, "patience": 100, "precision": "float32", "loggers": [], "interval_steps": 2}
+    training = {
+        "epochs": 24,
+        "batch_size": 8,
+        "patience": 100,
+        "precision": "float32",
+        "loggers": [],
+        "interval_steps": 2,
+        "checkpoint_seconds": 0,
+    }
     data = made.recipe(
         table, inputs=inputs, training=training, evaluation={"bootstrap": 0, "export": False, "report": False}
     )

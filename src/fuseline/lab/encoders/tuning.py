@@ -23,7 +23,7 @@ def batch_norms_eval(module: nn.Module) -> None:
             part.eval()
 
 
-def _never_train(self: nn.Module, mode: bool = True) -> nn.Module:  # noqa: ARG001 - the signature of Module.train
+def _never_train(self: nn.Module, mode: bool = True) -> nn.Module:
     return type(self).train(self, False)
 
 

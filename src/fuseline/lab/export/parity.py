@@ -27,8 +27,11 @@ def replay(
     """Run parsed rows through the package in batches of several sizes. Raises ``parity`` above the tolerance.
 
     Args:
+        predictor: the written package, opened.
         rows: parsed values by input.
         expected: the training model's outputs of the same rows, by name.
+        batch_sizes: taken in turn.
+        tolerance: of :func:`difference`.
     """
     worst, by_output, done, turn = 0.0, dict.fromkeys(expected, 0.0), 0, 0
     while done < len(rows):

@@ -12,10 +12,11 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
-from fuseline.lab.training.checkpoint import save_weights
+from fuseline.lab.training.checkpoint import save_weights, trained_state
 from fuseline.lab.training.module import TrainModule
 from fuseline.package.files import write_text
 from fuseline.progress import Advance
+from fuseline.recipe import TrainingSpec
 from fuseline.tasks import Task
 
 
@@ -29,8 +30,11 @@ class Keeper(pl.Callback):
     """Validates, records and checkpoints each interval. Its state travels in the checkpoint, so a resumed run goes on
     counting where it stopped."""
 
-    def __init__(self, folder: Path, task: Task, metric: str, patience: int, validates: bool) -> None:
-        self.folder, self.task, self.metric, self.patience, self.validates = folder, task, metric, patience, validates
+    def __init__(self, folder: Path, task: Task, metric: str, spec: TrainingSpec, validates: bool) -> None:
+        self.folder, self.task, self.metric, self.validates = folder, task, metric, validates
+        self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        self.saved = 0.0
         self.higher_is_better = True
         self.best: float | None = None
         self.best_interval = -1
@@ -88,17 +92,26 @@ class Keeper(pl.Callback):
             if improved and not np.isnan(value):
                 self.best = value
             self.waited = 0 if improved else self.waited + 1
-        if improved:
-            self.best_interval = interval
-            # The best weights first: a kill before the checkpoint below repeats this interval and writes them again.
-            save_weights(pl_module.model, self.folder / "best.safetensors")
         self.history.append(row)
-        trainer.save_checkpoint(self.folder / "last")
-        self._write_history()
-        for logger in trainer.loggers:
-            logger.log_metrics({k: v for k, v in row.items() if k != "interval"}, step=int(row["step"]))
         if self.validates and self.waited >= self.patience:
             trainer.should_stop = True
+        last = trainer.should_stop or self.interval == trainer.max_epochs
+        due = last or time.monotonic() - self.saved >= self.checkpoint_seconds
+        if improved:
+            self.best_interval = interval
+            if self.validates or due:  # without validation the latest are the best: taken when they are written
+                self.best_weights = trained_state(pl_module.model, pl_module.names)
+        if due:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self.best_weights is not None:
+            # The best weights first: a kill before the checkpoint repeats all since the one before, and with it them.
+            save_weights(self.best_weights, self.folder / "best.safetensors")
+            self.best_weights = None
+        trainer.save_checkpoint(self.folder / "last")
+        self._write_history()
+        self.saved = time.monotonic()
 
     def _validate(self, module: TrainModule) -> dict[str, float]:
         names = module.validation[0][0].keys()

@@ -74,21 +74,30 @@ class SafeCheckpointIO(CheckpointIO):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes: trainable parameters and all buffers of modules that train. Frozen encoders are
-    rebuilt from their source, and so are not stored again and again."""
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    return {name: t for name, t in model.state_dict().items() if name not in frozen}
+def trained_names(model: nn.Module) -> frozenset[str]:
+    """What training changes: trainable parameters, and the buffers of parts that train. Frozen encoders are rebuilt
+    from their source, and so are not stored again and again."""
+    still: set[str] = set()
+    for name, part in model.named_modules():
+        parameters = list(part.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            still.update(f"{name}.{n}" for n, _ in part.named_buffers())
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad} | still
+    return frozenset(name for name in model.state_dict() if name not in frozen)
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
+def trained_state(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
+    return {n: t.detach().cpu().clone() for n, t in model.state_dict().items() if n in names}
+
+
+def save_weights(state: dict[str, Tensor], path: Path) -> None:
     new = path.with_suffix(".new")
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in trained_state(model).items()}, new)
+    save_file({k: v.contiguous() for k, v in state.items()}, new)
     os.replace(new, path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
     state = load_file(path)
-    if set(state) != set(trained_state(model)):
+    if set(state) != trained_names(model):
         raise FuselineError("bad_checkpoint", f"{path.name} does not fit the model", "was the recipe changed?")
     model.load_state_dict(state, strict=False)

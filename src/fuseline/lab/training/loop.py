@@ -113,7 +113,7 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
     metric = prepared.task.metric if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    keeper = Keeper(checkpoints, prepared.task, metric, spec.patience, validates=len(val) > 0)
+    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     module = TrainModule(
         model,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fuseline.lab.model import FusionModel
-from fuseline.lab.training.checkpoint import trained_state
+from fuseline.lab.training.checkpoint import trained_names
 from fuseline.lab.training.reader import Batch
 from fuseline.recipe import TrainingSpec
 
@@ -21,6 +21,14 @@ def warmup_cosine(step: int, total: int, warmup: float) -> float:
     if step < rise:
         return (step + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
+
+
+def seed_all(seed: int) -> None:
+    """As torch.manual_seed, which formats a stack trace for every kind of device that is not there: a tenth of a
+    small model's step."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 class TrainModule(pl.LightningModule):
@@ -38,6 +46,7 @@ class TrainModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
+        self.names = trained_names(model)
         self.spec = spec
         self.total_steps, self.interval_steps = total_steps, interval_steps
         self.learning_rates = learning_rates
@@ -46,7 +55,7 @@ class TrainModule(pl.LightningModule):
         self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        torch.manual_seed(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
+        seed_all(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss: Tensor = self.model.head.loss(outputs, batch.targets)
@@ -70,7 +79,7 @@ class TrainModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self._groups(), lr=self.spec.learning_rate)
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.spec.learning_rate, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.total_steps, self.spec.warmup)
         )
@@ -99,7 +108,7 @@ class TrainModule(pl.LightningModule):
         return groups
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = {f"model.{name}" for name in trained_state(self.model)}
+        keep = {f"model.{name}" for name in self.names}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -85,7 +85,7 @@ def prepare(
     both = set(wanted) & set(targets)
     if both:
         raise FuselineError("bad_recipe", f"{', '.join(sorted(both))}: both an input and the target", "remove one")
-    notes = [note for plan in plans.values() for note in plan.notes]
+    notes = [*table.notes, *(note for plan in plans.values() for note in plan.notes)]
 
     if split is None:
         split = make_split(table, recipe.split, target_column=targets[0], task_kind=recipe.task.kind)
@@ -249,4 +249,5 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
         media_root=media.folder,
     )
     prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
-    prepared.notes += [f"leak: {leak.message}" for leak in found]
+    words = {"warning": "leak", "note": "note"}
+    prepared.notes += [f"{words[leak.severity]}: {leak.message}" for leak in found]

@@ -61,7 +61,7 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 def epoch_batches(
     rows: np.ndarray, batch_size: int, seed: int, epoch: int, skip: int, block: int | None = None
 ) -> Iterator[np.ndarray]:
-    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together, for a table on disk."""
+    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together on disk."""
     local = {} if block is None else {"block": block, "full_below": 0}
     held = np.empty(0, dtype=np.int64)
     left = steps_per_epoch(len(rows), batch_size) - skip

@@ -1,0 +1,259 @@
+"""One model of every kind in the tables, untrained, with rows to run it on.
+
+A new modality, encoder, fusion or task is found through its table. It needs a line here only where it cannot be built
+from its defaults (an encoder that loads a folder), where its cells must be made (a modality, in ``made.py`` too) or
+where its target must be named (a task): without that line the suite fails and says what it lacks.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import torch
+from lab.encoders import tiny
+
+from fuseline.data.table import Table
+from fuseline.lab.build import AUTO, build_model, plan_inputs
+from fuseline.lab.encoders import ENCODERS, encoder_class
+from fuseline.lab.export import export_package
+from fuseline.lab.export.package import expected_outputs
+from fuseline.lab.fusion import FUSIONS
+from fuseline.lab.model import FusionModel
+from fuseline.modalities import MediaRoot, modality_class
+from fuseline.modalities.rows import RowParser
+from fuseline.recipe import parse_recipe, read_options
+from fuseline.runtime import Predictor, load
+from fuseline.tasks import TASKS, task_class
+
+Outputs = dict[str, np.ndarray]
+Runner = Callable[[Sequence[Mapping[str, Any]]], Outputs]
+
+TOLERANCE = 1e-5
+"""Between two batches with the same row in them. Not 0: a matrix product adds up in another order for another batch
+size or length, in torch as in onnxruntime, and differs in the last bits of a float32. Relative where |a| > 1."""
+PARITY = 1e-4
+"""Between torch and the package: other kernels, and a graph that was rewritten."""
+WIDTH = 32
+
+INPUT_OF = {spec["modality"]: name for name, spec in made.INPUTS.items()}
+
+ENCODER_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("text", "minilm"): {"max_length": 24},
+    ("image", "efficientnet-lite0"): {"size": 64},
+    ("image", "vgg"): {"depth": 11, "batch_norm": True, "size": 32},
+    ("text", "hf"): {"tune": "lora", "rank": 2},  # adapters must be merged on the way into the package
+}
+TINY = {"text": tiny.TEXT, "image": tiny.IMAGE, "audio": tiny.AUDIO}
+"""model folders that stand for `kind: hf`; the first of them is exported, too (their own tests export them all)"""
+
+TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
+    "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
+    "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
+}
+TARGETS: dict[str, list[Any]] = {
+    "sick": ["yes", "no"] * 6,
+    "grade": ["mild", "worse", "worst"] * 4,
+    "labels": ["cold;cough", "cough", "fever"] * 4,
+    "score": [float(i) for i in range(12)],
+    "dose": [1000.0 - 3.5 * i for i in range(12)],
+}
+
+# A cell that no modality may swallow, and cells as long and as short as cells get: column -> cell.
+BAD = {"text": ["a", "list"], "image": b"no picture", "audio": b"no sound", "tabular": "neither number nor date"}
+RNG = np.random.default_rng(9)
+
+
+def _sound(seconds: float) -> bytes:
+    import io
+
+    import soundfile
+
+    file = io.BytesIO()
+    soundfile.write(file, RNG.normal(0, 0.2, round(seconds * 8000)), 8000, format="WAV")
+    return file.getvalue()
+
+
+LONG = {"note": "heavy cough and fever again, " * 40, "sound": _sound(1.3)}
+SHORT = {"note": "a", "sound": _sound(0.02)}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    encoders: dict[str, str] = field(default_factory=dict)
+    """input -> kind; all other inputs of the case are small"""
+    inputs: tuple[str, ...] = tuple(made.INPUTS)
+    folder: str = ""
+    """the tiny model folder of `kind: hf`"""
+    fusion: str = "attention"
+    task: tuple[str, int] = ("classification", 0)
+    exported: bool = True
+
+
+def encoder_cases() -> list[Case]:
+    cases = []
+    for modality, kinds in ENCODERS.items():
+        name = INPUT_OF[modality]
+        # The answer must depend on more than the input under test, or its absence would leave nothing to compare.
+        inputs = (name, "note" if modality == "tabular" else "vitals")
+        for kind in kinds:
+            folders = TINY[modality] if kind == "hf" else ("",)
+            for folder in folders:
+                title = "-".join(filter(None, (modality, kind, folder)))
+                # Small ones are in the package of every fusion.
+                exported = kind != "small" and folder == folders[0]
+                cases.append(Case(title, {name: kind}, inputs, folder, exported=exported))
+    return cases
+
+
+def fusion_cases() -> list[Case]:
+    return [Case(f"fusion-{kind}", fusion=kind) for kind in FUSIONS]
+
+
+def task_cases() -> list[Case]:
+    return [
+        Case(f"task-{kind}-{i}", {}, ("note", "vitals"), fusion="concat", task=(kind, i), exported=i > 0)
+        for kind in TASKS
+        for i in range(len(TASK_OPTIONS[kind]))
+    ]
+
+
+def cases() -> list[Case]:
+    return [*encoder_cases(), *fusion_cases(), *task_cases()]
+
+
+def missing_package(case: Case) -> str | None:
+    """The pip package whose weights a case needs and that is not installed."""
+    needs = {kind: module for pairs in AUTO.values() for kind, module in pairs}
+    modules = [needs[k] for k in case.encoders.values() if k in needs]
+    return next((m for m in modules if importlib.util.find_spec(m) is None), None)
+
+
+class Subject:
+    """A case built: a fitted, untrained model in eval mode, and rows."""
+
+    def __init__(self, case: Case, folder: Path) -> None:
+        self.case, self.folder = case, folder
+        self.media = MediaRoot(str(folder))
+        options: dict[str, Any] = {"fusion": {"kind": case.fusion, "width": WIDTH}}
+        kind, number = case.task
+        options["task"] = {"kind": kind, **TASK_OPTIONS[kind][number]}
+        options["inputs"] = {name: self._input(name) for name in case.inputs}
+        self.recipe = parse_recipe(made.recipe(**options))
+        plans = plan_inputs(self.recipe)
+        raw = self._table("some", 34, absent=0.33)
+        self.full_cells = self._table("whole", 2, absent=0.0)
+        self.cells = [*raw, *({**self.full_cells[1], **edge} for edge in (LONG, SHORT))]
+        modalities = {}
+        for name, plan in plans.items():
+            columns = self.recipe.inputs[name].columns or dict.fromkeys(self.recipe.columns_of(name), "")
+            fitting = ({c: row[c] for c in columns} for row in raw)
+            modalities[name] = modality_class(plan.modality).fit(plan.modality_config, columns, fitting, self.media)
+        self.parser = RowParser(self.recipe, modalities)
+        task = task_class(kind)
+        config = read_options(task.Config, self.recipe.task.options, "task")
+        columns = [TASK_OPTIONS[kind][number].get("target")] if "target" in TASK_OPTIONS[kind][number] else None
+        columns = columns or TASK_OPTIONS[kind][number]["targets"]
+        self.task = task.fit(config, {c: TARGETS[c] for c in columns})
+        self.model = disturbed(build_model(self.recipe, plans, modalities, self.task).eval())
+        self.names = self.parser.names
+        self.rows = [self.parsed(row) for row in self.cells]
+        self.full = self.parsed(self.full_cells[0])
+        self.other = self.parsed(self.full_cells[1])
+        self.long, self.short = self.rows[-2:]
+        self.nothing = dict.fromkeys(self.names)
+
+    def _input(self, name: str) -> dict[str, Any]:
+        spec = made.INPUTS[name]
+        kind = self.case.encoders.get(name, "small")
+        options = {"kind": kind, **ENCODER_OPTIONS.get((spec["modality"], kind), {})}
+        if kind == "hf":
+            options["source"] = str(tiny.make_tiny(self.case.folder, self.folder / self.case.folder))
+        if kind == "small":
+            return {**spec, "encoder": options}
+        cls = encoder_class(spec["modality"], kind)
+        known = {k: v for k, v in options.items() if k in cls.Config.model_fields}
+        claimed = cls.cell_options(cls.Config(**known))  # what the encoder wants of its cells, it gets
+        return {**{k: v for k, v in spec.items() if k not in claimed}, "encoder": options}
+
+    def _table(self, name: str, rows: int, absent: float) -> list[dict[str, Any]]:
+        folder = self.folder / name
+        path = made.make_table(folder, rows, seed=len(name), absent=absent)
+        table = Table.open(path)
+        cells = Table.rows(table.take(np.arange(rows)))
+        for row in cells:
+            for column in ("picture", "sound"):
+                row[column] = row[column] and f"{name}/{row[column]}"
+        return cells
+
+    def parsed(self, cells: Mapping[str, Any]) -> dict[str, Any]:
+        got = self.parser.parse(cells, self.media)
+        assert got.error is None, str(got.error)
+        return got.values
+
+    def run(self, rows: Sequence[Mapping[str, Any]]) -> Outputs:
+        """The model's own outputs, all rows in one batch."""
+        return expected_outputs(self.model, self.parser, rows, batch=len(rows))
+
+    @torch.no_grad()
+    def run_arrays(self, arrays: Mapping[str, np.ndarray]) -> Outputs:
+        given = {k: torch.from_numpy(v.copy()) for k, v in arrays.items()}
+        present = given.pop("present")
+        return {k: v.numpy() for k, v in self.model(given, present).items()}
+
+    @cached_property
+    def package(self) -> Path:
+        """Exported by the lab, replayed and sealed; costs seconds."""
+        target = self.folder / "model.fuse"
+        export_package(
+            self.model,
+            recipe=self.recipe,
+            parser=self.parser,
+            task=self.task,
+            rows=self.rows[:6],
+            target=target,
+            name=self.case.name,
+            run={},
+            metrics={},
+            profile={},
+        )
+        return target
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        return load(self.package, threads=1)
+
+
+def disturbed(model: FusionModel) -> FusionModel:
+    """Fresh models have zero biases, adapters and unit norms: a mistake there would not show."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
+                parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def gap(a: Outputs, b: Outputs, rows_a: Any = slice(None), rows_b: Any = slice(None)) -> float:
+    """Largest difference over all outputs, relative where a value exceeds 1."""
+    assert a.keys() == b.keys()
+    worst = 0.0
+    for name in a:
+        x, y = a[name][rows_a], b[name][rows_b]
+        assert x.shape == y.shape
+        assert np.isfinite(x).all()
+        assert np.isfinite(y).all()
+        worst = max(worst, float((np.abs(x - y) / np.maximum(1.0, np.abs(x))).max(initial=0.0)))
+    return worst
+
+
+def through_json(value: Any) -> Any:
+    return json.loads(json.dumps(value, allow_nan=False))
