@@ -19,9 +19,9 @@ BASE = {
         "speaker": {"modality": "tabular", "columns": {"sex": "category"}, "encoder": {"kind": "small"}},
     },
     "task": {"kind": "classification", "target": "emotion"},
-    "split": {"kind": "group", "group": "actor", "folds": 5},
-    "fusion": {"kind": "attention"},
-    "training": {"epochs": 40, "batch_size": 32, "learning_rate": 1e-3, "precision": "float32", "loggers": []},
+    "split": {"kind": "group", "group": "actor", "folds": 5, "val": 0.0},
+    "fusion": {"kind": "concat"},
+    "training": {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "precision": "float32", "loggers": []},
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 Advance = Callable[..., None]
@@ -15,13 +15,7 @@ Advance = Callable[..., None]
 class Voice(Protocol):
     def say(self, text: str) -> None: ...
 
-    def track(self, title: str, total: int) -> ContextAdvance: ...
-
-
-class ContextAdvance(Protocol):
-    def __enter__(self) -> Advance: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
+    def track(self, title: str, total: int) -> AbstractContextManager[Advance]: ...
 
 
 class Silent:

@@ -5,6 +5,8 @@ Exported packages go through the same checks in test_packages.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import made
 import numpy as np
 import pytest
@@ -129,21 +131,33 @@ def test_modalities_keep_their_promises(subject: Subject) -> None:
 
 
 @every_kind
-def test_gradients_are_finite_and_absent_inputs_get_none(subject: Subject) -> None:
-    """In training mode, with rows that lack inputs and one that has nothing."""
-    model, rows = subject.model, [subject.nothing, *subject.rows[:5], subject.full, subject.short]
-    arrays = subject.parser.arrays(rows)
-    present = torch.from_numpy(arrays.pop("present"))
+def test_gradients_are_finite_and_absent_inputs_teach_nothing(subject: Subject) -> None:
+    """In training mode, with rows that lack inputs and one that has nothing; then with one input in no row at all."""
+    model = subject.model
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.train()
     try:
-        torch.manual_seed(0)
-        out = model({k: torch.from_numpy(v) for k, v in arrays.items()}, present)
-        sum(v.square().sum() for v in out.values()).backward()
-        gradients = [p.grad for p in model.parameters() if p.requires_grad and p.grad is not None]
-        assert gradients
-        assert all(bool(g.isfinite().all()) for g in gradients)
+        rows = [subject.nothing, *subject.rows[:5], subject.full, subject.short]
+        assert _gradients(subject, rows, list(model.parameters()))
+        for i, name in enumerate(subject.names):
+            without = [{**row, name: None} for row in rows]
+            own = [*model.encoders[i].parameters(), *model.adapters[i].parameters()]
+            assert not any(bool(g.any()) for g in _gradients(subject, without, own)), f"{name} learns from dummies"
     finally:
         model.zero_grad(set_to_none=True)
         model.load_state_dict(before)
         model.eval()
+
+
+def _gradients(
+    subject: Subject, rows: list[dict[str, Any]], parameters: list[torch.nn.Parameter]
+) -> list[torch.Tensor]:
+    arrays = subject.parser.arrays(rows)
+    present = torch.from_numpy(arrays.pop("present"))
+    subject.model.zero_grad(set_to_none=True)
+    torch.manual_seed(0)
+    outputs = subject.model({k: torch.from_numpy(v) for k, v in arrays.items()}, present)
+    torch.autograd.backward(torch.stack([v.square().sum() for v in outputs.values()]).sum())
+    found = [p.grad for p in parameters if p.grad is not None]
+    assert all(bool(g.isfinite().all()) for g in found)
+    return found

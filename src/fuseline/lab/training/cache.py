@@ -1,4 +1,4 @@
-"""Keeps what was costly to make: decoded media, the tokens of frozen encoders. Bounded in bytes, least used out first."""
+"""Keeps what was costly to make, decoded media and tokens of frozen encoders, bounded in bytes, least used out first."""
 
 from __future__ import annotations
 

@@ -125,6 +125,7 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
         learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
     )
     last = settle(checkpoints / "last")
+    model.train()  # Lightning keeps the mode it is given, and encoding frozen inputs needed eval mode
     with _lightning_quiet(), voice.track("training", total) as advance:
         trainer = pl.Trainer(
             max_epochs=intervals,

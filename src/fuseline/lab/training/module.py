@@ -56,6 +56,7 @@ class TrainModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed_all(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
+        assert self.model.training, "dropout and augmentation would be off"
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss: Tensor = self.model.head.loss(outputs, batch.targets)

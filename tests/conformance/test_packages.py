@@ -1,0 +1,115 @@
+"""Every kind as a package answers it: onnxruntime over the exported graph, through the torch-free predictor.
+
+Small encoders are in the package of every fusion; every other kind of encoder and task has a package of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conformance import checks
+from conformance.subjects import PARITY, Subject, cases, gap
+
+from fuseline.errors import FuselineError
+from fuseline.lab.encoders import ENCODERS
+from fuseline.lab.fusion import FUSIONS
+from fuseline.runtime import Predictor, load
+from fuseline.tasks import TASKS
+
+EXPORTED = [c for c in cases() if c.exported]
+MOST_EXPORTS = 20
+"""each costs seconds"""
+
+every_package = pytest.mark.parametrize("subject", EXPORTED, ids=lambda c: c.name, indirect=True, scope="module")
+
+# A cell that no input of that modality may swallow.
+BAD: dict[str, Any] = {
+    "text": ["a", "list"],
+    "image": b"no picture",
+    "audio": b"no sound",
+    "tabular": "neither a number nor a date",
+}
+
+
+def test_every_kind_has_a_package() -> None:
+    assert {c.fusion for c in EXPORTED} == set(FUSIONS)
+    assert {c.task[0] for c in EXPORTED} == set(TASKS)
+    exported = {k for c in EXPORTED for k in c.encoders.values()}
+    assert exported | {"small"} == {k for kinds in ENCODERS.values() for k in kinds}
+    assert len(EXPORTED) <= MOST_EXPORTS
+
+
+@every_package
+def test_the_package_answers_as_the_model(subject: Subject) -> None:
+    """Batches of 1, 2, 3, 7 and 33 rows, and the shortest and longest arrays that there can be."""
+    batches = [subject.rows[-n:] for n in (1, 2, 3, 7, 33)]
+    batches += [[subject.nothing], [subject.nothing] * 2, [subject.short], [subject.long] * 3, [subject.full]]
+    for batch in batches:
+        assert gap(subject.run(batch), subject.predictor.run(batch)) < PARITY
+
+
+@every_package
+def test_a_row_answers_the_same_in_any_company(subject: Subject) -> None:
+    checks.answers_alike_in_any_company(subject, subject.predictor.run)
+    checks.order_does_not_matter(subject, subject.predictor.run)
+
+
+@every_package
+def test_every_subset_of_inputs_answers(subject: Subject) -> None:
+    checks.every_subset_answers(subject, subject.predictor.run)
+    checks.what_is_present_matters(subject, subject.predictor.run)
+
+
+@every_package
+def test_loading_gives_identical_answers(subject: Subject) -> None:
+    first, second = (_answers(load(subject.package, threads=1), subject, subject.cells) for _ in range(2))
+    assert first == second
+    decoded = subject.task.decode(subject.predictor.run(subject.rows[:3]))
+    assert [a["value"] for a in _answers(subject.predictor, subject, subject.cells[:3])] == [d.value for d in decoded]
+
+
+@every_package
+def test_a_bad_cell_is_its_rows_error_and_leaves_the_neighbours_alone(subject: Subject) -> None:
+    for name in subject.names:
+        column = subject.recipe.columns_of(name)[0]
+        cells = [dict(c) for c in subject.cells[-7:]]
+        before = _answers(subject.predictor, subject, cells)
+        cells[3][column] = BAD[subject.recipe.inputs[name].modality]
+        answers = subject.predictor.predict(cells, media=subject.folder)
+        error = answers[3].error
+        assert isinstance(error, FuselineError)
+        assert (error.code, error.row, error.column) == ("bad_cell", 3, column)
+        assert (answers[3].value, answers[3].probabilities, answers[3].used) == (None, None, ())
+        for i in (0, 1, 2, 4, 5, 6):
+            after = answers[i].to_dict()
+            assert (after["used"], after["absent"]) == (before[i]["used"], before[i]["absent"])
+            np.testing.assert_allclose(_numbers(after), _numbers(before[i]), rtol=1e-4, atol=1e-5)
+
+
+@every_package
+def test_answers_say_what_they_used(subject: Subject) -> None:
+    for hidden in (None, *subject.names):
+        cells = dict(subject.full_cells[0])
+        for column in () if hidden is None else subject.recipe.columns_of(hidden):
+            cells[column] = None
+        [answer] = subject.predictor.predict([cells], media=subject.folder)
+        assert answer.error is None
+        assert answer.used == tuple(n for n in subject.names if n != hidden)
+        assert answer.absent == tuple(n for n in subject.names if n == hidden)
+
+
+def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    answers = [a.to_dict() for a in predictor.predict(cells, media=subject.folder)]
+    assert not any("error" in a for a in answers)
+    return answers
+
+
+def _numbers(answer: dict[str, Any]) -> list[float]:
+    if "probabilities" in answer:
+        return list(answer["probabilities"].values())
+    value = answer["value"]
+    return list(value.values()) if isinstance(value, dict) else [value]
+
+
