@@ -45,7 +45,7 @@ def _value_errors() -> Iterator[None]:
         raise InvalidInputError(error.code, error.message, error.hint, row=error.row, column=error.column) from error
 
 
-class _Fusion(BaseEstimator):  # type: ignore[misc]
+class _Fusion(BaseEstimator):
     """What both estimators share."""
 
     def __init__(
@@ -269,7 +269,7 @@ def _check_rows(frame: pl.DataFrame, y: np.ndarray) -> None:
         raise ValueError("n_samples=1: a model cannot be learned from 1 sample")
 
 
-class FusionClassifier(ClassifierMixin, _Fusion):  # type: ignore[misc]
+class FusionClassifier(ClassifierMixin, _Fusion):
     """Classify rows of any modalities. The module's text says what X may be.
 
     Args:
@@ -335,7 +335,7 @@ class FusionClassifier(ClassifierMixin, _Fusion):  # type: ignore[misc]
         return np.asarray(self.classes_[chosen])
 
 
-class FusionRegressor(RegressorMixin, _Fusion):  # type: ignore[misc]
+class FusionRegressor(RegressorMixin, _Fusion):
     """Predict one or several numbers from rows of any modalities. Arguments as FusionClassifier.
 
     Attributes:

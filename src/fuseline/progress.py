@@ -80,7 +80,9 @@ class Rich:
             task = bar.add_task(title, total=total, text="")
 
             def advance(steps: int = 1, text: str = "") -> None:
-                bar.update(task, advance=steps, **({"text": text} if text else {}))
+                if text:
+                    bar.update(task, text=text)
+                bar.advance(task, steps)
 
             yield advance
 

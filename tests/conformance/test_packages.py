@@ -111,5 +111,3 @@ def _numbers(answer: dict[str, Any]) -> list[float]:
         return list(answer["probabilities"].values())
     value = answer["value"]
     return list(value.values()) if isinstance(value, dict) else [value]
-
-

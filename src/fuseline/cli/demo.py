@@ -22,7 +22,7 @@ NAME = "demo"
 CHANGES: dict[str, dict[str, Any]] = {
     "split": {"val": 0.15, "test": 0.25},
     "fusion": {"kind": "concat", "width": 64, "modality_dropout": 0.3},
-    "training": {"epochs": 24, "batch_size": 32, "precision": "float32"},
+    "training": {"epochs": 24, "batch_size": 32, "precision": "float32", "metric": "log_loss", "patience": 24},
     "evaluation": {"bootstrap": 300},
 }
 CELLS: dict[str, dict[str, Any]] = {"audio": {"sample_rate": 8000}}
@@ -35,7 +35,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for the clinic and its model")] = Path("demo"),
-    rows: Annotated[int, typer.Option("--rows", min=60, help="visits to make")] = 1200,
+    rows: Annotated[int, typer.Option("--rows", min=60, help="visits to make")] = 2000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="another seed, another clinic")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
@@ -72,11 +72,11 @@ def command(
     show_metrics(metrics, console)
 
     console.rule("4 · the known best beside what was reached", align="left")
-    console.print(_beside(metrics, truth, test_rows(run.folder)))
-    console.print(_verdict(metrics, truth, test_rows(run.folder)), markup=False)
+    console.print(_beside(metrics, truth, rows_tested(run.folder)))
+    console.print(_verdict(metrics, truth, rows_tested(run.folder)), markup=False)
 
     console.rule("5 · predict, with and without the picture", align="left")
-    console.print(_answers(run.load(), out, truth, test_rows(run.folder)))
+    console.print(_answers(run.load(), out, truth, rows_tested(run.folder)))
 
     console.rule("6 · what to look at next", align="left")
     console.print(
@@ -92,8 +92,8 @@ def command(
     )
 
 
-HEAD = """# What `fuseline init` drafted (see draft.yaml), changed for this made clinic: small from-scratch encoders, since
-# rows, drawings, sounds and notes are few and small; more test rows; inputs hidden more often while training; numbers
+HEAD = """# What `fuseline init` drafted (see draft.yaml), changed for this made clinic: small encoders from scratch,
+# since rows, drawings, sounds and notes are few and small; more test rows; inputs hidden more often while training; numbers
 # that repeat on every machine (float32); the visit's date left out, since it says nothing.
 """
 
@@ -111,7 +111,7 @@ def adapt(draft: dict[str, Any]) -> dict[str, Any]:
     return out | {key: {**(draft.get(key) or {}), **change} for key, change in CHANGES.items()}
 
 
-def test_rows(folder: Path) -> list[int]:
+def rows_tested(folder: Path) -> list[int]:
     """The test part's rows of the table, from the run's predictions."""
     import polars as pl
 

@@ -1,4 +1,4 @@
-"""Keeps what was costly to make, decoded media and tokens of frozen encoders, bounded in bytes, least used out first."""
+"""Keeps what was costly to make: decoded media and frozen encoders' tokens; bounded in bytes, least used out first."""
 
 from __future__ import annotations
 
