@@ -302,12 +302,12 @@ class FusionClassifier(ClassifierMixin, _Fusion):
             labels = column_or_1d(_given(y), warn=True)
             if labels.dtype.kind != "O":
                 check_array(labels, ensure_2d=False, dtype=None, ensure_min_samples=0, input_name="y")
-            check_classification_targets(labels)
             _check_rows(frame, labels)
             cells = labels.tolist()
             for row, cell in enumerate(cells):
                 if not isinstance(cell, (bool, int, float, str)) or cell != cell or not str(cell).strip():
                     raise ValueError(f"row {row}: {cell!r} is no label: labels are texts, numbers or booleans")
+            check_classification_targets(labels)
             self.classes_ = np.unique(labels)
             if len(self.classes_) < 2:
                 raise ValueError(f"Classifier can't train when only one class is present: {self.classes_[0]!r}")
