@@ -92,9 +92,9 @@ def command(
     )
 
 
-HEAD = """# What `fuseline init` drafted (see draft.yaml), changed for this made clinic: small encoders from scratch,
-# since rows, drawings, sounds and notes are few and small; more test rows; inputs hidden more often while
-# training; numbers that repeat on every machine (float32); the visit's date left out, since it says nothing.
+HEAD = """# What `fuseline init` drafted (see draft.yaml), changed for this made clinic:
+# small from-scratch encoders, since rows, drawings, sounds and notes are few and small; more test rows; inputs hidden
+# more often while training; numbers that repeat on every machine (float32); the visit's date left out: it says nothing.
 """
 
 
