@@ -73,7 +73,7 @@ def _rows(count: int = 40) -> tuple[list[dict[str, Any]], list[str], np.ndarray]
 def fitted() -> tuple[FusionClassifier, pl.DataFrame]:
     rows, labels, _ = _rows()
     X = pl.DataFrame(rows)
-    return FusionClassifier(inputs=SMALL, batch_size=8, **QUICK).fit(X, labels), X
+    return FusionClassifier(inputs=SMALL, batch_size=8, **{**QUICK, "epochs": 40}).fit(X, labels), X
 
 
 def test_a_table_of_pictures_words_and_numbers_is_learned(fitted: tuple[FusionClassifier, pl.DataFrame]) -> None:
@@ -188,7 +188,7 @@ def test_random_state_decides() -> None:
 
 def test_the_best_epoch_of_validation_is_kept_and_training_stops_early() -> None:
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 3)), rng.integers(0, 2, 60)  # nothing to learn
+    X, y = rng.normal(size=(100, 3)), rng.integers(0, 2, 100)  # nothing to learn
     model = FusionClassifier(epochs=40, patience=2, width=8).fit(X, y)
     assert model.n_iter_ < 40
 

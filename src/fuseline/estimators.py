@@ -26,7 +26,7 @@ try:
 except ModuleNotFoundError:
     raise FuselineError("missing_extra", "the estimators need scikit-learn", "pip install 'fuseline[train]'") from None
 
-FEWEST_VALIDATED = 4
+FEWEST_VALIDATED = 10
 """rows of validation below which early stopping follows chance: then all rows train, for all epochs"""
 PARITY_ROWS = 8
 """training rows kept to verify a saved package with"""
