@@ -218,9 +218,6 @@ class Subject:
     def package(self) -> Path:
         """Exported by the lab, replayed and sealed; costs seconds."""
         target = self.folder / "model.fuse"
-        keys = {"name", "modality", "encoder", "tune", "columns"}
-        inputs = [dict.fromkeys(keys, "") | {"name": name, "columns": []} for name in self.names]
-        run = {"inputs": inputs, "parameters": {"total": 1, "trainable": 1}, "parts": {"train": 1}, "created": ""}
         export_package(
             self.model,
             recipe=self.recipe,
@@ -229,8 +226,8 @@ class Subject:
             rows=self.rows[:6],
             target=target,
             name=self.case.name,
-            run=run,
-            metrics={"metric": self.task.metric, "parts": {}},
+            run={"inputs": []},
+            metrics={},
             profile={},
         )
         return target

@@ -91,7 +91,7 @@ def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
             reader.read(rows[start : start + 64])
             advance(len(rows[start : start + 64]))
             if reader.cache.evicted > lost and reader.cache.crowded:
-                reader.frozen.clear()
+                reader.let_go()
                 prepared.notes.append(
                     "frozen encoders run in every step: their outputs do not fit in training.cache_mb "
                     f"({prepared.recipe.training.cache_mb})"

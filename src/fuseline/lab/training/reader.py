@@ -24,6 +24,8 @@ from fuseline.tasks import Task
 
 # Reading a file and decoding it costs more than looking it up; a number or a short text does not.
 COSTLY = ("image", "audio")
+ROWS_KEPT = 10_000
+"""rows of a small table that are read and parsed once"""
 
 
 @dataclass
@@ -54,6 +56,7 @@ class Reader:
         self.table, self.parser, self.task, self.media, self.cache = table, parser, task, media, cache
         self.columns = list(dict.fromkeys((*parser.columns, *task.columns)))
         self.frozen: dict[str, tuple[str, Encoder]] = {}
+        self._rows: dict[int, Row] = {}
         self._settings = {
             name: hashlib.sha256(json.dumps(m.state(), sort_keys=True, default=str).encode()).hexdigest()
             for name, m in parser.modalities.items()
@@ -67,6 +70,12 @@ class Reader:
             state.update(key.encode())
             state.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
         self.frozen[name] = (state.hexdigest(), encoder)
+        self._rows.clear()
+
+    def let_go(self) -> None:
+        """Give cells again, not tokens."""
+        self.frozen.clear()
+        self._rows.clear()
 
     def value(self, name: str, cells: Mapping[str, Any]) -> tuple[Any | None, str]:
         """One input's value, from the cache where it is there. Raises as RowParser.parse_input."""
@@ -107,6 +116,23 @@ class Reader:
 
     def read(self, rows: Sequence[int] | np.ndarray, *, targets: bool = True) -> list[Row]:
         """Read rows in the given order. A bad cell is the row's `error`, never an exception."""
+        if targets and self._light:
+            new = [int(i) for i in rows if int(i) not in self._rows]
+            if new and len(self._rows) + len(new) <= ROWS_KEPT:
+                self._rows |= {row.index: row for row in self._read(new, targets=True)}
+                new = []
+            if not new:
+                return [self._rows[int(i)] for i in rows]
+        return self._read(rows, targets=targets)
+
+    @property
+    def _light(self) -> bool:
+        """Whether whole rows may be kept: what is large in them is in the cache already, as tokens."""
+        return self.table.n_rows <= ROWS_KEPT and all(
+            m.name not in COSTLY or name in self.frozen for name, m in self.parser.modalities.items()
+        )
+
+    def _read(self, rows: Sequence[int] | np.ndarray, *, targets: bool) -> list[Row]:
         frame = self.table.take(np.asarray(rows), self.columns if targets else list(self.parser.columns))
         return self.read_dicts(Table.rows(frame), rows, targets=targets)
 
