@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -49,6 +49,10 @@ class FuselineError(Exception):
             "row": self.row,
             "column": self.column,
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> FuselineError:
+        return cls(data["code"], data["message"], data["hint"], row=data["row"], column=data["column"])
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

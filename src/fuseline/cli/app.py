@@ -52,9 +52,9 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register() -> None:
-    from fuseline.cli import compare, demo, evaluate, init, predict, train
+    from fuseline.cli import compare, demo, evaluate, init, keys, predict, serve, train
 
-    for module in (init, train, evaluate, predict, compare, demo):
+    for module in (init, train, evaluate, predict, compare, demo, serve, keys):
         app.command(module.NAME)(verb(module.command))
 
 

@@ -17,6 +17,7 @@ def command(
     """Put runs side by side: metrics with intervals, time, size, and where their recipes differ."""
     from rich.console import Console
     from rich.markup import escape
+    from rich.table import Column
     from rich.table import Table as Grid
 
     from fuseline import api
@@ -24,7 +25,13 @@ def command(
 
     comparison = api.compare(runs, out=out)
     header, rows = comparison_rows(comparison)
-    grid = Grid(*header)
-    for row in rows:
-        grid.add_row(*(escape(cell) for cell in row))
-    Console().print(grid)
+    console = Console()
+    # A column a run: metrics and settings are many, runs are few.
+    grid = Grid(Column(overflow="fold"), *(Column(escape(row[0]), overflow="fold") for row in rows))
+    for title, *cells in list(zip(header, *rows, strict=True))[1:]:
+        grid.add_row(escape(title), *(escape(cell) for cell in cells))
+    console.print(grid)
+    for caution in comparison.cautions:
+        console.print(caution, markup=False)
+    if out is not None:
+        console.print(f"page: {out}", markup=False, soft_wrap=True)

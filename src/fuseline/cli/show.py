@@ -50,7 +50,9 @@ def show_run(run: Run) -> None:
         for name, value in metrics["mean"].items():
             grid.add_row(name, number(value), number(metrics["std"][name]))
         console.print(grid)
-        console.print(f"folds: {run.folder}", markup=False)
-        return
-    show_metrics(metrics, console)
-    console.print(f"report:  {run.report}\nmodel:   {run.package}", markup=False, soft_wrap=True)
+    else:
+        show_metrics(metrics, console)
+    # What the recipe switched off is not there, and a cross-validation has a model in each fold.
+    for title, path in (("report: ", run.report), ("model:  ", run.package), ("folds:  ", run.folder / "folds.json")):
+        if path.exists():
+            console.print(f"{title} {path}", markup=False, soft_wrap=True)

@@ -54,6 +54,14 @@ class Package:
     def bytes(self) -> int:
         return sum(int(m["bytes"]) for m in self.manifest["members"].values())
 
+    def read_bytes(self, member: str) -> bytes:
+        """A member's content, checked against the manifest: what is used is what was hashed, whatever is written to
+        the file later. Raises FuselineError ``bad_package``."""
+        data = (self.folder / member).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.manifest["members"][member]["sha256"]:
+            raise _broken(f"{member} is not the file that was packaged (its sha256 differs)")
+        return data
+
     def read_json(self, member: str) -> Any:
         """A JSON member, or None where the package has none."""
         if member not in self.manifest["members"]:
@@ -96,6 +104,8 @@ def read_package(folder: str | Path) -> Package:
         folder = folder / "model.fuse"
     if not folder.is_dir():
         raise FuselineError("no_such_file", f"no package at {folder}", "a package is a folder NAME.fuse/")
+    if (folder / "folds.json").is_file():
+        raise _broken(f"{folder} is a cross-validation, which has no one model", "give one of its folds, e.g. fold-0")
     if not (folder / "manifest.json").is_file():
         raise _broken(f"{folder} has no manifest.json", "is this the .fuse folder, or a run that has one?")
     manifest = _json(folder / "manifest.json", "manifest.json")

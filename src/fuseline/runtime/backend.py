@@ -10,8 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from fuseline.errors import FuselineError, unknown_kind
+from fuseline.package import Package
 
 BACKENDS = ("onnxruntime",)
+GRAPH, WEIGHTS = "graph.onnx", "weights.safetensors"
 OUTPUT = "output."
 """how the graph's outputs are named: a bare `embedding` could be a node of its own in some encoder"""
 
@@ -41,9 +43,14 @@ def cpu_quota() -> int:
 
 
 class OnnxRuntime:
-    """onnxruntime on the CPU. The arena is off: it keeps the largest shape ever seen, and lengths vary."""
+    """onnxruntime on the CPU. The arena is off: it keeps the largest shape ever seen, and lengths vary.
 
-    def __init__(self, graph: Path, threads: int) -> None:
+    The weights are handed over as the very bytes whose hash was checked. Given a path, onnxruntime maps the file
+    instead, and a file that is overwritten later (a deployment that copies in place) would change the answers of a
+    model that is already running, without a word.
+    """
+
+    def __init__(self, package: Package, threads: int) -> None:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -51,11 +58,17 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
+        weights = [package.read_bytes(WEIGHTS)] if WEIGHTS in package.manifest["members"] else []
         try:
-            self.session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            if weights:
+                options.add_external_initializers_from_files_in_memory([WEIGHTS], weights, [len(weights[0])])
+            graph = package.read_bytes(GRAPH)
+            self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except FuselineError:
+            raise
         except Exception as error:  # onnxruntime raises a dozen private types
             raise FuselineError(
-                "bad_package", f"onnxruntime cannot load {graph.name}: {error}", "upgrade onnxruntime, or export again"
+                "bad_package", f"onnxruntime cannot load {GRAPH}: {error}", "upgrade onnxruntime, or export again"
             ) from None
         self.outputs = [o.name for o in self.session.get_outputs()]
         self.inputs = {i.name for i in self.session.get_inputs()}
@@ -66,9 +79,9 @@ class OnnxRuntime:
         return {n.removeprefix(OUTPUT): v for n, v in zip(self.outputs, values, strict=True)}
 
 
-def open_backend(kind: str, graph: Path, threads: int | None = None) -> Backend:
+def open_backend(kind: str, package: Package, threads: int | None = None) -> Backend:
     match kind:
         case "onnxruntime":
-            return OnnxRuntime(graph, threads or cpu_quota())
+            return OnnxRuntime(package, threads or cpu_quota())
         case _:
             raise unknown_kind("runtime backend", kind, BACKENDS)

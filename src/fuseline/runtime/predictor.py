@@ -45,6 +45,20 @@ class Answer:
             out["error"] = self.error.to_dict()
         return out
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Answer:
+        """The answer that `to_dict` wrote, after any trip through JSON."""
+        interval, error = data.get("interval"), data.get("error")
+        return cls(
+            value=data["value"],
+            probabilities=data.get("probabilities"),
+            interval=None if interval is None else (interval[0], interval[1]),
+            used=tuple(data["used"]),
+            absent=tuple(data["absent"]),
+            notes=list(data.get("notes", ())),
+            error=None if error is None else FuselineError.from_dict(error),
+        )
+
 
 class Predictor:
     """Runs one package. Make it with :func:`load`. Thread-safe: holds no state of a request."""
@@ -78,11 +92,12 @@ class Predictor:
         answers: list[Answer] = []
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
-            parsed = [self._parse_checked(row, root, start + i) for i, row in enumerate(chunk)]
+            parsed = [self.parse(row, root, start + i) for i, row in enumerate(chunk)]
             answers += self.answer(parsed)
         return answers
 
-    def _parse_checked(self, row: Any, media: MediaRoot, place: int) -> Parsed:
+    def parse(self, row: Any, media: MediaRoot, place: int) -> Parsed:
+        """One caller's row: decoded, or with its error. A key that looks like a misspelt column is one."""
         if not isinstance(row, Mapping):
             return Parsed({}, [], FuselineError("bad_rows", "a row is a mapping of column to cell", row=place))
         missing = [c for c in self.rows.columns if c not in row]
@@ -100,12 +115,18 @@ class Predictor:
         good = [i for i, p in enumerate(parsed) if p.error is None]
         answers = [Answer(error=p.error, notes=p.notes) for p in parsed]
         if good:
-            decoded = self.task.decode(self.run([parsed[i].values for i in good]))
-            for i, d in zip(good, decoded, strict=True):
-                p = parsed[i]
-                used = tuple(n for n in self.names if p.values[n] is not None)
-                absent = tuple(n for n in self.names if p.values[n] is None)
-                answers[i] = Answer(d.value, d.probabilities, d.interval, used, absent, p.notes)
+            outputs = self.run([parsed[i].values for i in good])
+            for i, answer in zip(good, self.decode([parsed[i] for i in good], outputs), strict=True):
+                answers[i] = answer
+        return answers
+
+    def decode(self, parsed: Sequence[Parsed], outputs: Mapping[str, np.ndarray]) -> list[Answer]:
+        """The graph's outputs of readable rows as answers that say what they were based on."""
+        answers = []
+        for p, d in zip(parsed, self.task.decode(outputs), strict=True):
+            used = tuple(n for n in self.names if p.values[n] is not None)
+            absent = tuple(n for n in self.names if p.values[n] is None)
+            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes))
         return answers
 
     def predict_frames(
@@ -130,4 +151,4 @@ def _same_word(a: str, b: str) -> bool:
 def load(path: str | Path, *, backend: str = "onnxruntime", threads: int | None = None) -> Predictor:
     """Open a package (NAME.fuse/ or the run that holds one), verify it, and make it ready to predict."""
     package = read_package(path)
-    return Predictor(package, open_backend(backend, package.graph, threads))
+    return Predictor(package, open_backend(backend, package, threads))

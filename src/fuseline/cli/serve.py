@@ -1,0 +1,136 @@
+"""`fuseline serve`: packages as a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fuseline.errors import FuselineError
+
+if TYPE_CHECKING:
+    from fuseline.serve.calls import ModelInfo
+    from fuseline.serve.run import Spec
+
+NAME = "serve"
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(help="packages, each PATH or NAME=PATH", show_default=False)],
+    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0: every interface")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="HTTP port; 0: any free one")] = 8080,
+    grpc_port: Annotated[int | None, typer.Option(help="also speak gRPC here (extra: grpc)")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="management routes, on 127.0.0.1 alone; default: there are none")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes that compute; each holds every model")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="compute threads a worker; default: the quota")] = None,
+    canary: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH:SHARE, a version that gets a share of a model's traffic")
+    ] = None,
+    shadow: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH, a version that gets a copy of a model's traffic")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="file of API keys, see `fuseline keys`; default: none asked")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="rows of a batch at most")] = 32,
+    wait_ms: Annotated[float, typer.Option(min=0, help="how long a row may wait for company")] = 2.0,
+    queue: Annotated[int, typer.Option(min=1, help="rows of a model in the house; more are refused with 429")] = 256,
+    objective_ms: Annotated[
+        float, typer.Option(min=1, help="latency objective: whoever would wait longer is refused at once")
+    ] = 1000.0,
+    deadline_ms: Annotated[float, typer.Option(min=1, help="longest that a request may take")] = 30_000.0,
+    max_rows: Annotated[int, typer.Option(min=1, help="rows of one request")] = 256,
+    max_body_mb: Annotated[float, typer.Option(min=0.01, help="a body, as sent and decompressed")] = 32.0,
+    drain_seconds: Annotated[float, typer.Option(min=0, help="how long SIGTERM waits for requests")] = 20.0,
+    watch_seconds: Annotated[float, typer.Option(min=0, help="how often replaced packages are looked for")] = 2.0,
+    record: Annotated[Path | None, typer.Option(help="folder for a sampled log of statistics and answers")] = None,
+    record_share: Annotated[float, typer.Option(min=0, max=1, help="share of the requests that are kept")] = 1.0,
+    record_mb: Annotated[float, typer.Option(min=1, help="size of the log at most; the oldest goes first")] = 256.0,
+    drift: Annotated[bool, typer.Option(help="compare recent rows with the training profile")] = True,
+    console: Annotated[bool, typer.Option(help="a page at /")] = True,
+    json_logs: Annotated[bool, typer.Option(help="one JSON object a line on standard error")] = False,
+    traces: Annotated[bool, typer.Option(help="OpenTelemetry spans (extra: otel; OTEL_* variables say where)")] = False,
+) -> None:
+    """Serve packages over HTTP (and gRPC): a page for people, the Open Inference Protocol for machines.
+
+    No torch is needed. Try it: `fuseline serve runs/NAME`, then open http://127.0.0.1:8080/ .
+
+    A package that is replaced in place is loaded beside the old one, checked, and takes over without a lost request.
+    SIGTERM drains: what is in flight is answered, then the server ends.
+    """
+    _need_serving()
+    from fuseline.cli.watching import watch
+    from fuseline.serve.run import serve, spec_of
+    from fuseline.serve.settings import Settings
+
+    settings = Settings(
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        admin_port=admin_port,
+        workers=workers,
+        threads=threads,
+        keys=None if keys is None else str(keys),
+        max_batch_rows=batch,
+        max_wait_ms=wait_ms,
+        queue_rows=queue,
+        objective_ms=objective_ms,
+        deadline_ms=deadline_ms,
+        max_rows=max_rows,
+        max_body_mb=max_body_mb,
+        drain_seconds=drain_seconds,
+        watch_seconds=watch_seconds,
+        console=console,
+    )
+    specs = [spec_of(text) for text in models]
+    specs += [_canary(text) for text in canary or ()]
+    specs += [spec_of(text, shadow=True) for text in shadow or ()]
+    watching = watch(
+        objective_ms=objective_ms,
+        record=record,
+        record_share=record_share,
+        record_mb=record_mb,
+        drift=drift,
+        json_logs=json_logs,
+        traces=traces,
+    )
+    with watching as seen:
+        serve(specs, settings, observers=seen.observers, metrics=seen.metrics, state=seen.update, ready=_tell(settings))
+
+
+def _canary(text: str) -> Spec:
+    from fuseline.serve.run import spec_of
+
+    path, colon, share = text.rpartition(":")
+    try:
+        value = float(share)
+    except ValueError:
+        value = -1.0
+    if not colon or not 0 < value < 1:
+        raise FuselineError("bad_request", f"{text!r} gives no share between 0 and 1", "--canary NAME=PATH:0.1")
+    return spec_of(path, share=value)
+
+
+def _tell(settings: Any) -> Any:
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+
+    def ready(infos: list[ModelInfo], port: int) -> None:
+        where = f"http://{'127.0.0.1' if settings.host in ('0.0.0.0', '::') else settings.host}:{port}"
+        for info in infos:
+            console.print(f"serving {info.name} version {info.version}: {info.task} of {', '.join(info.targets)}")
+        console.print(f"{where}/ the page, {where}/v1/models the API, {where}/v2 the protocol", markup=False)
+
+    return ready
+
+
+def _need_serving() -> None:
+    import importlib.util
+
+    missing = [m for m in ("fastapi", "uvicorn", "prometheus_client") if importlib.util.find_spec(m) is None]
+    if missing:
+        raise FuselineError("missing_extra", f"serving needs {', '.join(missing)}", "pip install 'fuseline[serve]'")

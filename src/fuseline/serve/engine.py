@@ -1,0 +1,90 @@
+"""What computes: in this process (`Local`), or in worker processes (:mod:`fuseline.serve.workers`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from fuseline.errors import FuselineError
+from fuseline.runtime import load
+from fuseline.runtime.backend import cpu_quota
+from fuseline.serve.calls import ModelInfo, Row
+from fuseline.serve.describe import describe
+from fuseline.serve.scorer import Scored, Scorer
+from fuseline.serve.settings import Settings
+
+Key = tuple[str, str]
+"""(name served as, version)"""
+
+
+class Engine(Protocol):
+    async def load(self, path: Path, name: str | None = None) -> ModelInfo:
+        """Open, verify and warm up a package. It answers once this returns. Raises FuselineError."""
+        ...
+
+    async def unload(self, key: Key) -> None: ...
+
+    async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+        """Answer rows. Cancelling this call takes back what has not run. Raises FuselineError ``deadline``,
+        ``worker_died`` or ``not_ready``."""
+        ...
+
+    def has(self, key: Key) -> bool:
+        """Whether it could answer now."""
+        ...
+
+    @property
+    def workers(self) -> int: ...
+
+    @property
+    def restarts(self) -> int: ...
+
+    async def close(self) -> None: ...
+
+
+class Local:
+    """Computes in this process, on the running event loop's threads."""
+
+    def __init__(self, settings: Settings, threads: int | None = None) -> None:
+        self.settings = settings
+        self.threads = threads or settings.threads or cpu_quota()
+        self._scorers: dict[Key, Scorer] = {}
+
+    async def load(self, path: Path, name: str | None = None) -> ModelInfo:
+        predictor = await asyncio.to_thread(load, path, threads=self.threads)
+        info = describe(predictor, name)
+        scorer = Scorer(predictor, self.settings, self.threads)
+        await scorer.warm_up()
+        old = self._scorers.get((info.name, info.version))
+        self._scorers[info.name, info.version] = scorer
+        if old is not None:
+            await old.close()
+        return info
+
+    async def unload(self, key: Key) -> None:
+        scorer = self._scorers.pop(key, None)
+        if scorer is not None:
+            await scorer.close()
+
+    async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+        scorer = self._scorers.get(key)
+        if scorer is None:
+            raise FuselineError("not_ready", f"{key[0]} version {key[1]} is not loaded", "retry in a moment")
+        return await scorer.score(rows, deadline=deadline, seen=seen)
+
+    def has(self, key: Key) -> bool:
+        return key in self._scorers
+
+    @property
+    def workers(self) -> int:
+        return 1
+
+    @property
+    def restarts(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        for key in list(self._scorers):
+            await self.unload(key)

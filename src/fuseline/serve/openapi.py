@@ -1,0 +1,173 @@
+"""The OpenAPI document: each served model's own columns, so that a client can be made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fuseline.serve.calls import ColumnInfo, ModelInfo
+from fuseline.serve.settings import Settings
+
+MEDIA = {"image": "picture", "audio": "sound"}
+
+
+def column_schema(column: ColumnInfo) -> dict[str, Any]:
+    match column.kind:
+        case "number":
+            out: dict[str, Any] = {"type": ["number", "string", "null"], "description": "a number, or its text"}
+        case "boolean":
+            out = {"type": ["boolean", "string", "integer", "null"], "description": "true or false, yes or no, 1 or 0"}
+        case "date":
+            out = {"type": ["string", "null"], "description": "a date, 2024-05-31 or 2024-05-31T13:45"}
+        case "category":
+            out = {
+                "type": ["string", "number", "boolean", "null"],
+                "description": "a category; others count as `other`",
+            }
+            if column.values:
+                out["examples"] = list(column.values[:20])
+        case "image" | "audio":
+            what = MEDIA[column.kind]
+            text = f"a {what}: base64 text or a data URI (in a form: a file). Never a path or a URL"
+            out = {"type": ["string", "null"], "contentEncoding": "base64", "description": text}
+        case _:
+            out = {"type": ["string", "null"], "description": "text"}
+    out["description"] += f"; null or left out: absent (input `{column.input}`)"
+    return out
+
+
+def row_schema(info: ModelInfo) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "title": f"Row of {info.name}",
+        "description": "Any column may be left out; the answer says what it was based on.",
+        "properties": {c.name: column_schema(c) for c in info.columns},
+    }
+
+
+def answer_schema(info: ModelInfo) -> dict[str, Any]:
+    if info.task == "classification":
+        label: dict[str, Any] = {"description": f"one of {', '.join(info.classes[:20])}"}
+        value = {"type": "array", "items": label} if info.mode == "multilabel" else label
+    elif info.mode == "numbers":
+        value = {"type": ["object", "null"], "description": f"numbers: {', '.join(info.targets)}"}
+    else:
+        value = {"type": ["number", "null"]}
+    inputs = {"type": "array", "items": {"enum": list(info.inputs)}}
+    properties: dict[str, Any] = {
+        "value": value,
+        "used": {**inputs, "description": "the inputs that the answer is based on"},
+        "absent": {**inputs, "description": "the inputs that the row lacked"},
+        "notes": {"type": "array", "items": {"type": "string"}},
+        "error": {"$ref": "#/components/schemas/RowError"},
+        "contributions": {"type": "object"},
+        "interval": {"type": "array", "items": {"type": "number"}},
+    }
+    if info.classes:
+        properties["probabilities"] = {"type": "object", "properties": {c: {"type": "number"} for c in info.classes}}
+    return {
+        "type": "object",
+        "title": f"Answer of {info.name}",
+        "properties": properties,
+        "required": ["used", "absent"],
+    }
+
+
+FAILURE = {
+    "type": "object",
+    "properties": {
+        "error": {"type": "string"},
+        "code": {"type": "string"},
+        "hint": {"type": "string"},
+        "row": {"type": ["integer", "null"]},
+        "column": {"type": ["string", "null"]},
+        "request_id": {"type": "string"},
+    },
+    "required": ["error", "code"],
+}
+ROW_ERROR = {
+    "type": "object",
+    "properties": {k: FAILURE["properties"][k] for k in ("code", "hint", "row", "column")}  # type: ignore[index]
+    | {"message": {"type": "string"}},
+}
+REFUSALS = {
+    "400": "not a request that can be read",
+    "401": "an API key is needed",
+    "404": "no such model or version",
+    "413": "too large",
+    "415": "a type of body that is not read",
+    "422": "no row can be answered",
+    "429": "overloaded, or over the key's rate: see Retry-After",
+    "499": "the caller has gone",
+    "503": "not ready",
+    "504": "not answered before the deadline",
+}
+
+
+def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) -> dict[str, Any]:
+    """`base` (FastAPI's own) with one path a model in place of the general ones."""
+    out = {**base, "paths": dict(base.get("paths", {}))}
+    schemas = out.setdefault("components", {}).setdefault("schemas", {})
+    schemas |= {"Failure": FAILURE, "RowError": ROW_ERROR}
+    for path in list(out["paths"]):
+        if path.startswith("/v1/models/{model}") and path.endswith("/predict"):
+            del out["paths"][path]
+    done: set[str] = set()
+    for info in models:
+        if info.name in done:  # the default version comes first and stands for the name
+            continue
+        done.add(info.name)
+        out["paths"][f"/v1/models/{info.name}/predict"] = {"post": _predict(info, settings)}
+    for path, item in out["paths"].items():
+        if path.startswith("/v1"):
+            for operation in item.values():
+                operation.setdefault("responses", {}).pop("422", None)
+                for status, text in REFUSALS.items():
+                    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+                    operation["responses"][status] = {"description": text, "content": content}
+    return out
+
+
+def _predict(info: ModelInfo, settings: Settings) -> dict[str, Any]:
+    row = row_schema(info)
+    body = {
+        "type": "object",
+        "properties": {
+            "rows": {"type": "array", "items": row, "minItems": 1, "maxItems": settings.max_rows},
+            "contributions": {"type": "boolean", "default": False, "description": "what each input contributed"},
+        },
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
+    form = {**row, "properties": {n: _form_field(s) for n, s in row["properties"].items()}}
+    timing = {"type": "object", "properties": {"queue_ms": {"type": "number"}, "compute_ms": {"type": "number"}}}
+    reply = {
+        "type": "object",
+        "properties": {
+            "model": {"const": info.name},
+            "version": {"type": "string"},
+            "request_id": {"type": "string"},
+            "answers": {"type": "array", "items": answer_schema(info)},
+            "timing": timing,
+        },
+        "required": ["model", "version", "request_id", "answers"],
+    }
+    return {
+        "tags": ["models"],
+        "summary": f"Ask {info.name} for {', '.join(info.targets)}",
+        "operationId": f"predict_{info.name}",
+        "parameters": [
+            {"name": "X-Deadline-Ms", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}},
+            {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 128}},
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}},
+        },
+        "responses": {"200": {"description": "answers", "content": {"application/json": {"schema": reply}}}},
+    }
+
+
+def _form_field(schema: dict[str, Any]) -> dict[str, Any]:
+    if schema.get("contentEncoding") == "base64":
+        return {"type": "string", "format": "binary", "description": schema["description"]}
+    return {"type": "string", "description": schema["description"]}

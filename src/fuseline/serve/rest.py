@@ -1,0 +1,172 @@
+"""The people's API: rows as JSON or as a form with files, answers that say what they were based on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from fuseline.errors import FuselineError
+from fuseline.serve.body import parse_json, read_body
+from fuseline.serve.calls import Call, ModelInfo, Reply, Row
+from fuseline.serve.service import Service
+from fuseline.serve.settings import Settings
+from fuseline.serve.waiting import while_there
+from fuseline.serve.words import as_json
+
+KEYS = ("rows", "contributions")
+
+
+def router(service: Service, settings: Settings) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.get("/v1/models", summary="What is served")
+    async def models() -> Response:
+        return as_json({"models": [_told(service, info) for info in service.models()]})
+
+    @routes.get("/v1/models/{model}", summary="A model's columns, classes and figures")
+    async def model_info(model: str) -> Response:
+        return as_json(_told(service, service.info(model)))
+
+    @routes.get("/v1/models/{model}/versions/{version}", summary="The same of one version")
+    async def version_info(model: str, version: str) -> Response:
+        return as_json(_told(service, service.info(model, version)))
+
+    @routes.post("/v1/models/{model}/predict", summary="Answer rows")
+    async def predict(request: Request, model: str) -> Response:
+        return await _predict(service, settings, request, model, None)
+
+    @routes.post("/v1/models/{model}/versions/{version}/predict", summary="Answer rows by one version")
+    async def predict_version(request: Request, model: str, version: str) -> Response:
+        return await _predict(service, settings, request, model, version)
+
+    @routes.get("/v1/status", summary="How the service is, for its own page")
+    async def status() -> Response:
+        return as_json(service.status())
+
+    return routes
+
+
+def _told(service: Service, info: ModelInfo) -> dict[str, Any]:
+    return {**info.to_dict(), "default": service.is_default(info), "ready": service.ready(info.name, info.version)}
+
+
+async def _predict(service: Service, settings: Settings, request: Request, model: str, version: str | None) -> Response:
+    start = time.monotonic()
+    info = service.info(model, version)
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind not in ("application/json", "multipart/form-data"):
+        raise FuselineError(
+            "unsupported_type",
+            f"a body of type {kind[:60]!r} is not read",
+            "send Content-Type: application/json with rows, or multipart/form-data with a field a column",
+        )
+    body = await read_body(request, settings)
+    if kind == "application/json":
+        rows, contributions = _from_json(parse_json(body, settings))
+    else:
+        rows, contributions = await _from_form(request.headers, body, info, settings)
+    state = request.scope.get("state", {})
+    call = Call(
+        model=model,
+        rows=rows,
+        id=state.get("id", ""),
+        version=version,
+        deadline=_deadline(request, start),
+        door="rest",
+        key=state.get("key"),
+        contributions=contributions,
+    )
+    reply = await while_there(request, service.predict(call))
+    return as_json(_answered(reply))
+
+
+def _deadline(request: Request, start: float) -> float | None:
+    given = request.headers.get("x-deadline-ms")
+    if given is None:
+        return None
+    try:
+        milliseconds = float(given)
+    except ValueError:
+        milliseconds = math.nan
+    if not 0 < milliseconds < math.inf:
+        raise FuselineError("bad_request", "X-Deadline-Ms is not a number of milliseconds above 0")
+    return start + milliseconds / 1e3
+
+
+def _from_json(data: Any) -> tuple[list[Row], bool]:
+    if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
+        raise FuselineError("bad_request", "the body has no list of rows", 'send {"rows": [{"column": cell}]}')
+    for key in data:
+        if key not in KEYS:
+            raise FuselineError("bad_request", f"unknown key {key[:60]!r}", f"known: {', '.join(KEYS)}")
+    contributions = data.get("contributions", False)
+    if not isinstance(contributions, bool):
+        raise FuselineError("bad_request", "`contributions` is not true or false")
+    return data["rows"], contributions
+
+
+class _InMemory(MultiPartParser):
+    """Files stay in memory: the body is there already, and within its limit."""
+
+    spool_max_size = 2**40
+
+
+async def _from_form(headers: Headers, body: bytes, info: ModelInfo, settings: Settings) -> tuple[list[Row], bool]:
+    """One row: a field a column; a picture or sound as a file (or as base64 text)."""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield body
+
+    fields = len(info.columns) + 8
+    try:
+        parser = _InMemory(headers, stream(), max_files=fields, max_fields=fields, max_part_size=len(body) + 1)
+        form = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, LookupError) as error:
+        text = getattr(error, "message", "its parts cannot be read")
+        raise FuselineError(
+            "bad_request", f"the form is broken: {text}", "curl -F column=value -F file=@x.png"
+        ) from None
+    try:
+        return await _row_of(form, info)
+    finally:
+        await form.close()
+
+
+async def _row_of(form: FormData, info: ModelInfo) -> tuple[list[Row], bool]:
+    known = {c.name for c in info.columns}
+    row: dict[str, Any] = {}
+    contributions = False
+    for name, value in form.multi_items():
+        if name in row:
+            raise FuselineError("bad_request", f"the field {name[:60]!r} is there twice", "a form is one row")
+        cell = await value.read() if isinstance(value, UploadFile) else value
+        if name == "contributions" and name not in known:
+            if cell not in ("true", "false"):
+                raise FuselineError("bad_request", "`contributions` is not true or false")
+            contributions = cell == "true"
+        else:
+            row[name] = cell
+    return [row], contributions
+
+
+def _answered(reply: Reply) -> dict[str, Any]:
+    answers = [a.to_dict() for a in reply.answers]
+    for answer, share in zip(answers, reply.contributions, strict=False):
+        if share is not None:
+            answer["contributions"] = share
+    return {
+        "model": reply.model,
+        "version": reply.version,
+        "request_id": reply.id,
+        "answers": answers,
+        "timing": {
+            "queue_ms": round(reply.queue_seconds * 1e3, 3),
+            "compute_ms": round(reply.compute_seconds * 1e3, 3),
+        },
+    }

@@ -1,0 +1,218 @@
+"""A server from its start to its last answer: workers, models, doors, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from fuseline.errors import FuselineError
+from fuseline.serve.calls import ModelInfo, Observer
+from fuseline.serve.http import Metrics, State, make_admin, make_app
+from fuseline.serve.keys import Keys
+from fuseline.serve.service import Service
+from fuseline.serve.settings import Settings
+from fuseline.serve.watch import Served, Watcher, stamp_of
+from fuseline.serve.workers import Workers
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+LAG = 0.5
+"""seconds between "not ready" and the closed door: connections that are kept open get an answer that closes them"""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One package as the command line names it: [NAME=]PATH."""
+
+    path: Path
+    name: str
+    share: float | None = None
+    shadow: bool = False
+
+
+def spec_of(text: str, *, share: float | None = None, shadow: bool = False) -> Spec:
+    """Raises FuselineError ``no_such_file``, ``bad_package`` or ``bad_request`` (a name that no URL can hold)."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, path = "", text
+    folder = Path(path)
+    manifest = next((p for p in (folder / "model.fuse", folder) if (p / "manifest.json").is_file()), None)
+    if manifest is None:
+        raise FuselineError("no_such_file", f"no package at {folder}", "a package is a folder NAME.fuse/")
+    if not name:
+        try:
+            name = str(json.loads((manifest / "manifest.json").read_text(encoding="utf-8"))["name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            raise FuselineError("bad_package", f"{folder}/manifest.json names nothing", "export it again") from None
+    if not NAME.fullmatch(name):
+        raise FuselineError(
+            "bad_request",
+            f"{name[:80]!r} cannot be a model's name in a URL",
+            f"give one: NAME={folder} (letters, digits, _.-)",
+        )
+    return Spec(folder, name, share, shadow)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: here a signal drains first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        connection.bind((host, port))
+    except OSError as error:
+        connection.close()
+        raise FuselineError(
+            "cannot_listen", f"cannot listen on {host}:{port}: {error.strerror}", "choose another with --port"
+        ) from None
+    connection.listen(2048)
+    return connection
+
+
+def _uvicorn(app: Any, settings: Settings) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            h11_max_incomplete_event_size=int(settings.max_header_kb * 1024),
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+            backlog=2048,
+        )
+    )
+
+
+class Running:
+    """A server that answers. `port` is the real one."""
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        settings: Settings,
+        *,
+        observers: Mapping[str, Observer] | None = None,
+        metrics: Metrics | None = None,
+        state: State = lambda gauges: None,
+    ) -> None:
+        self.specs, self.settings, self.metrics, self.state = tuple(specs), settings, metrics, state
+        self.keys = Keys(Path(settings.keys)) if settings.keys else None
+        self.engine = Workers(settings)
+        self.service = Service(self.engine, settings, observers)
+        self.watcher = Watcher(self.service, settings.watch_seconds)
+        self.socket = _listen(settings.host, settings.port)
+        self.port: int = self.socket.getsockname()[1]
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Drain and end. A second call ends at once."""
+        self._hurry = self._stop.is_set()
+        self._stop.set()
+
+    _hurry = False
+
+    async def run(self, ready: Callable[[list[ModelInfo]], None] = lambda infos: None) -> None:
+        """Serve until `stop` or a signal. Raises FuselineError where a package cannot be loaded at the start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: a test's own loop
+                loop.add_signal_handler(number, self.stop)
+        for spec in self.specs:
+            self.service.expect(spec.name)
+        app = make_app(self.service, self.settings, keys=self.keys, metrics=self.metrics, state=self.state)
+        server = _uvicorn(app, self.settings)
+        tasks = [asyncio.create_task(server.serve([self.socket]), name="http")]
+        tasks.append(asyncio.create_task(self._tick(), name="tick"))
+        others: list[Any] = []
+        try:
+            await self._load(ready)
+            if self.settings.admin_port is not None:
+                admin = _uvicorn(make_admin(self.service, self.watcher.look), self.settings)
+                others.append(admin)
+                door = _listen("127.0.0.1", self.settings.admin_port)
+                tasks.append(asyncio.create_task(admin.serve([door]), name="admin"))
+            if self.settings.grpc_port is not None:
+                from fuseline.serve.v2 import grpc
+
+                self.grpc = await grpc.start(self.service, self.settings)
+            if self.settings.watch_seconds:
+                tasks.append(asyncio.create_task(self.watcher.run(), name="watch"))
+            await self._stop.wait()
+            await self._drain()
+        finally:
+            server.should_exit = True
+            server.force_exit = self._hurry
+            for other in others:
+                other.should_exit = True
+            if self.grpc is not None:
+                await self.grpc.stop(self.settings.drain_seconds)
+            await asyncio.wait(tasks[:1], timeout=self.settings.drain_seconds + 2)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.service.close()
+
+    grpc: Any = None
+
+    async def _load(self, ready: Callable[[list[ModelInfo]], None]) -> None:
+        await self.engine.start()
+        infos: list[ModelInfo] = []
+        for spec in self.specs:
+            stamp = stamp_of(spec.path)
+            default = spec.share is None and not spec.shadow
+            first = default and spec.name not in {i.name for i in infos}
+            info = await self.service.load(
+                spec.path, spec.name, share=None if first else spec.share or 0.0, shadow=spec.shadow
+            )
+            self.watcher.add(Served(spec.path, spec.name, info.version, stamp))
+            infos.append(info)
+        ready(infos)
+
+    async def _tick(self) -> None:
+        while True:
+            self.state(self.service.gauges())
+            await asyncio.sleep(1)
+
+    async def _drain(self) -> None:
+        self.service.draining = True
+        if not self._hurry:
+            await asyncio.sleep(LAG)
+            await self.service.drain()
+
+
+def serve(
+    specs: Sequence[Spec],
+    settings: Settings,
+    *,
+    observers: Mapping[str, Observer] | None = None,
+    metrics: Metrics | None = None,
+    state: State = lambda gauges: None,
+    ready: Callable[[list[ModelInfo], int], None] = lambda infos, port: None,
+) -> None:
+    """Serve until a signal. See :class:`Running`."""
+
+    async def main() -> None:
+        running = Running(specs, settings, observers=observers, metrics=metrics, state=state)
+        await running.run(lambda infos: ready(infos, running.port))
+
+    asyncio.run(main())

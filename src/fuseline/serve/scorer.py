@@ -1,0 +1,210 @@
+"""One loaded package at work: rows are decoded in threads, wait for company, run as batches, and go back to their own
+request by construction: a row's answer is the result of the row's own future."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fuseline.errors import FuselineError
+from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import Parsed
+from fuseline.runtime import Answer, Predictor
+from fuseline.serve.batching import Item, choose, lengths_of
+from fuseline.serve.calls import Row, RowSeen
+from fuseline.serve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+NO_FILES = MediaRoot(None)
+"""a request's cells hold their bytes; no path that it names is ever opened"""
+
+
+@dataclass
+class Scored:
+    """Answers of one request's rows, in order, and what they cost."""
+
+    answers: list[Answer]
+    queue_seconds: float = 0.0
+    compute_seconds: float = 0.0
+    batch_sizes: tuple[int, ...] = ()
+    seen: list[RowSeen] = field(default_factory=list)
+
+
+@dataclass
+class _Ran:
+    answer: Answer
+    embedding: np.ndarray | None
+    waited: float
+    batch: _Batch
+
+
+@dataclass(eq=False)
+class _Batch:
+    rows: int
+    seconds: float = 0.0
+
+
+class Scorer:
+    """Runs one predictor for many requests at once. Lives on one event loop."""
+
+    def __init__(self, predictor: Predictor, settings: Settings, threads: int) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        for modality in predictor.rows.modalities.values():
+            config = getattr(modality, "config", None)
+            if hasattr(config, "max_pixels") and config.max_pixels > settings.max_pixels:
+                modality.config = config.model_copy(update={"max_pixels": settings.max_pixels})  # type: ignore[attr-defined]
+        self._decoders = ThreadPoolExecutor(max(1, threads), "decode")
+        self._lane = ThreadPoolExecutor(1, "compute")
+        self._waiting: list[Item] = []
+        self._decoding = 0
+        self._wake = asyncio.Event()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def score(self, rows: Sequence[Row], *, deadline: float, seen: bool = False) -> Scored:
+        """Answer every row. A bad row gets its error; its neighbours do not notice.
+
+        Raises FuselineError ``deadline`` where a row's turn did not come in time.
+        """
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(), name="batches")
+        tasks = [asyncio.ensure_future(self._row(row, i, deadline)) for i, row in enumerate(rows)]
+        try:
+            results = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # the caller is gone, or a deadline passed: what has not run yet will not
+                task.cancel()
+        ran = [r for _, r in results if r is not None]
+        batches = {id(r.batch): r.batch for r in ran}
+        out = Scored(
+            answers=[Answer(error=p.error, notes=p.notes) if r is None else r.answer for p, r in results],
+            queue_seconds=max((r.waited for r in ran), default=0.0),
+            compute_seconds=sum(b.seconds for b in batches.values()),
+            batch_sizes=tuple(b.rows for b in batches.values()),
+        )
+        if seen:
+            out.seen = [self._seen(p, r, a) for (p, r), a in zip(results, out.answers, strict=True)]
+        return out
+
+    def _seen(self, parsed: Parsed, ran: _Ran | None, answer: Answer) -> RowSeen:
+        stats: dict[str, float | str] = {}
+        for name, value in parsed.values.items():
+            if value is not None:
+                summary = self.predictor.rows.modalities[name].summary(value)
+                stats |= {f"{name}.{key}": v for key, v in summary.items()}
+        embedding = None if ran is None or ran.embedding is None else tuple(float(v) for v in ran.embedding)
+        return RowSeen(answer, stats, embedding)
+
+    async def _row(self, row: Row, place: int, deadline: float) -> tuple[Parsed, _Ran | None]:
+        loop = asyncio.get_running_loop()
+        self._decoding += 1
+        try:
+            parsed = await loop.run_in_executor(self._decoders, self._decode, row, place, deadline)
+        finally:
+            self._decoding -= 1
+            self._wake.set()
+        if parsed.error is not None:
+            if parsed.error.code == "deadline":
+                raise parsed.error
+            return parsed, None
+        lengths_M = lengths_of(self.predictor.rows.modalities, parsed.values)
+        item = Item(parsed, lengths_M, deadline, time.monotonic(), loop.create_future())
+        self._waiting.append(item)
+        self._wake.set()
+        return parsed, await item.future
+
+    def _decode(self, row: Row, place: int, deadline: float) -> Parsed:
+        if time.monotonic() > deadline:
+            return Parsed(error=late())
+        try:
+            return self.predictor.parse(row, NO_FILES, place)
+        except FuselineError as error:
+            return Parsed(error=error.at(place))
+        except Exception:  # a decoder's own defect is this row's error, not its neighbours'
+            log.exception("a row could not be decoded")
+            return Parsed(error=FuselineError("bad_rows", "the row could not be decoded", row=place))
+
+    async def _run(self) -> None:
+        """Take batches for as long as the scorer lives."""
+        while True:
+            self._waiting = [i for i in self._waiting if not i.future.done()]
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._company()
+            now = time.monotonic()
+            live = []
+            for item in self._waiting:
+                if item.future.done():  # its caller is gone
+                    continue
+                if item.deadline < now:
+                    item.future.set_exception(late())
+                    continue
+                live.append(item)
+            batch = choose(live, self.settings.max_batch_rows, self.settings.max_batch_cost) if live else []
+            taken = set(map(id, batch))
+            self._waiting = [i for i in live if id(i) not in taken]
+            if batch:
+                await self._compute(batch, now)
+
+    async def _company(self) -> None:
+        """Wait for rows that are being decoded right now, as long as the first one may wait. Alone, it goes at once."""
+        until = self._waiting[0].since + self.settings.max_wait_ms / 1e3
+        while self._decoding and len(self._waiting) < self.settings.max_batch_rows:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                return
+
+    async def _compute(self, items: list[Item], now: float) -> None:
+        loop = asyncio.get_running_loop()
+        batch = _Batch(len(items))
+        start = time.monotonic()
+        try:
+            answers, embeddings = await loop.run_in_executor(self._lane, self._answer, [i.parsed for i in items])
+        except Exception as error:
+            if len(items) > 1:  # one of them is the cause; alone, it fails alone
+                log.warning("a batch of %d failed and is run row by row: %s", len(items), type(error).__name__)
+                for item in items:
+                    await self._compute([item], now)
+                return
+            log.exception("a row could not be computed")
+            answers = [Answer(error=FuselineError("bad_rows", "the model could not compute this row"))]
+            embeddings = [None]
+        batch.seconds = time.monotonic() - start
+        for item, answer, embedding in zip(items, answers, embeddings, strict=True):
+            if not item.future.done():
+                item.future.set_result(_Ran(answer, embedding, now - item.since, batch))
+
+    def _answer(self, parsed: list[Parsed]) -> tuple[list[Answer], Sequence[Any]]:
+        outputs = self.predictor.run([p.values for p in parsed])
+        embeddings = outputs.get("embedding")
+        return self.predictor.decode(parsed, outputs), [None] * len(parsed) if embeddings is None else embeddings
+
+    async def warm_up(self) -> None:
+        """One answer on a row that has nothing, so that the first caller does not wait for the runtime's own start."""
+        await self.score([{}], deadline=time.monotonic() + 300)
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._lane.shutdown(wait=False, cancel_futures=True)
+
+
+def late() -> FuselineError:
+    return FuselineError("deadline", "the answer would come after the request's deadline", "allow more time, or retry")

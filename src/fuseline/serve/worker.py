@@ -1,0 +1,98 @@
+"""A worker process: `python -m fuseline.serve.worker FD SETTINGS THREADS`. Messages in, answers out, over one socket.
+
+It ends when the front's end of the socket closes, however the front ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fuseline.errors import FuselineError
+from fuseline.serve import frames
+from fuseline.serve.engine import Local
+from fuseline.serve.scorer import Scored
+from fuseline.serve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def scored_to_dict(scored: Scored) -> dict[str, Any]:
+    return {
+        "answers": [a.to_dict() for a in scored.answers],
+        "queue": scored.queue_seconds,
+        "compute": scored.compute_seconds,
+        "batches": list(scored.batch_sizes),
+        "seen": [{"stats": s.stats, "embedding": s.embedding} for s in scored.seen],
+    }
+
+
+class _Worker:
+    def __init__(self, engine: Local, writer: asyncio.StreamWriter) -> None:
+        self.engine, self.writer = engine, writer
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                message = await frames.read(reader)
+                if message["do"] == "cancel":
+                    if task := self.tasks.get(message["of"]):
+                        task.cancel()
+                    continue
+                task = asyncio.create_task(self._one(message))
+                self.tasks[message["id"]] = task
+                task.add_done_callback(partial(self._forget, message["id"]))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # the front is gone, and so is everybody who waits
+
+    def _forget(self, number: int, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(number, None)
+
+    async def _one(self, message: dict[str, Any]) -> None:
+        try:
+            out: dict[str, Any] = {"id": message["id"], "ok": await self._do(message)}
+        except FuselineError as error:
+            out = {"id": message["id"], "error": error.to_dict()}
+        except asyncio.CancelledError:
+            return
+        except Exception:
+            log.exception("a request failed inside the worker")
+            out = {"id": message["id"], "error": FuselineError("internal", "internal error").to_dict()}
+        self.writer.writelines(frames.pack(out))
+        await self.writer.drain()
+
+    async def _do(self, message: dict[str, Any]) -> Any:
+        match message["do"]:
+            case "score":
+                key = (message["key"][0], message["key"][1])
+                deadline, seen = message["deadline"], message["seen"]
+                return scored_to_dict(await self.engine.score(key, message["rows"], deadline=deadline, seen=seen))
+            case "load":
+                info = await self.engine.load(Path(message["path"]), message["name"])
+                return info.to_dict(profile=True)
+            case "unload":
+                return await self.engine.unload((message["key"][0], message["key"][1]))
+            case _:
+                raise AssertionError(message["do"])
+
+
+async def _main(descriptor: int, settings: Settings, threads: int) -> None:
+    connection = socket.socket(fileno=descriptor)
+    connection.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=connection, limit=2**20)
+    await _Worker(Local(settings, threads), writer).serve(reader)
+
+
+if __name__ == "__main__":
+    # Ctrl-C and a supervisor's TERM reach the whole group; only the front decides when a worker ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    logging.basicConfig(level=logging.WARNING, format="worker %(process)d: %(message)s")
+    asyncio.run(_main(int(sys.argv[1]), Settings.model_validate_json(sys.argv[2]), int(sys.argv[3])))

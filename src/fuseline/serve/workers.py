@@ -1,0 +1,214 @@
+"""Worker processes behind the engine's promise: a crash of one costs the requests that were inside it, and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fuseline.errors import FuselineError
+from fuseline.runtime import Answer
+from fuseline.runtime.backend import cpu_quota
+from fuseline.serve import frames
+from fuseline.serve.calls import ModelInfo, Row, RowSeen
+from fuseline.serve.engine import Key
+from fuseline.serve.scorer import Scored
+from fuseline.serve.settings import Settings
+
+log = logging.getLogger(__name__)
+
+QUICK_DEATH = 5.0
+"""seconds below which a worker's life was too short: after two in a row the next start waits, longer each time"""
+
+
+def scored_from_dict(data: Mapping[str, Any]) -> Scored:
+    answers = [Answer.from_dict(a) for a in data["answers"]]
+    seen = [
+        RowSeen(answer, s["stats"], None if s["embedding"] is None else tuple(s["embedding"]))
+        for answer, s in zip(answers, data["seen"], strict=False)
+    ]
+    return Scored(answers, data["queue"], data["compute"], tuple(data["batches"]), seen)
+
+
+def _died() -> FuselineError:
+    return FuselineError("worker_died", "the process that computed this request ended", "retry")
+
+
+@dataclass(eq=False)
+class _Child:
+    process: subprocess.Popen[bytes]
+    writer: asyncio.StreamWriter
+    born: float
+    pending: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    rows: int = 0
+    keys: set[Key] = field(default_factory=set)
+    """what it can answer for"""
+
+
+class Workers:
+    """`settings.workers` processes, each holding every model. A row goes to the one with the fewest rows in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.threads = settings.threads or max(1, cpu_quota() // settings.workers)
+        self._children: list[_Child | None] = [None] * settings.workers
+        self._keepers: list[asyncio.Task[None]] = []
+        self._loaded: dict[Key, Path] = {}
+        self._ids = itertools.count()
+        self._restarts = 0
+        self._closing = False
+        self._changed = asyncio.Condition()
+
+    async def start(self) -> None:
+        """Start every process; returns when each has one."""
+        self._keepers = [asyncio.create_task(self._keep(slot), name=f"worker {slot}") for slot in range(self.workers)]
+        async with self._changed:
+            await self._changed.wait_for(lambda: all(c is not None for c in self._children))
+
+    async def _keep(self, slot: int) -> None:
+        """One worker's slot: start, load, wait for its end, start again."""
+        pause, quick = 0.0, 0
+        while not self._closing:
+            await asyncio.sleep(pause)
+            child, reader = await self._spawn()
+            reading = asyncio.create_task(self._read(child, reader))
+            self._children[slot] = child
+            for key, path in list(self._loaded.items()):
+                with contextlib.suppress(FuselineError):
+                    await self._load_into(child, path, key[0], expected=key[1])
+            async with self._changed:
+                self._changed.notify_all()
+            await reading
+            self._children[slot] = None
+            self._bury(child)
+            self._restarts += 1
+            quick = quick + 1 if time.monotonic() - child.born < QUICK_DEATH else 0
+            pause = 0.0 if quick < 2 else min(30.0, 0.5 * 2 ** min(quick - 2, 6))
+            if not self._closing:
+                log.warning("worker %d ended (%s) and is started again", slot, child.process.returncode)
+
+    async def _spawn(self) -> tuple[_Child, asyncio.StreamReader]:
+        ours, theirs = socket.socketpair()
+        arguments = [sys.executable, "-m", "fuseline.serve.worker", str(theirs.fileno())]
+        arguments += [self.settings.model_dump_json(), str(self.threads)]
+        process = subprocess.Popen(arguments, pass_fds=(theirs.fileno(),), start_new_session=True)
+        theirs.close()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
+        return _Child(process, writer, time.monotonic()), reader
+
+    async def _read(self, child: _Child, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                message = await frames.read(reader)
+                future = child.pending.pop(message["id"], None)
+                if future is None or future.done():
+                    continue
+                if "error" in message:
+                    future.set_exception(FuselineError.from_dict(message["error"]))
+                else:
+                    future.set_result(message["ok"])
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+
+    def _bury(self, child: _Child) -> None:
+        for future in child.pending.values():
+            if not future.done():
+                future.set_exception(_died())
+        child.pending.clear()
+        child.writer.close()
+        if child.process.poll() is None:
+            child.process.kill()
+        child.process.wait()
+
+    async def _ask(self, child: _Child, message: dict[str, Any], rows: Sequence[Row] = ()) -> Any:
+        number = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        child.pending[number] = future
+        try:
+            child.writer.writelines(frames.pack({**message, "id": number}, rows))
+            await child.writer.drain()
+            return await future
+        except ConnectionError:
+            child.pending.pop(number, None)
+            future.cancel()
+            raise _died() from None
+        except asyncio.CancelledError:
+            if child.pending.pop(number, None) is not None:
+                child.writer.writelines(frames.pack({"do": "cancel", "of": number, "id": -1}))
+            raise
+
+    async def _load_into(self, child: _Child, path: Path, name: str | None, expected: str | None = None) -> ModelInfo:
+        info = ModelInfo.from_dict(await self._ask(child, {"do": "load", "path": str(path), "name": name}))
+        if expected is not None and info.version != expected:
+            # The folder holds another version by now; the watcher brings that in through the front door.
+            await self._ask(child, {"do": "unload", "key": [info.name, info.version]})
+            raise FuselineError("not_ready", f"{path} does not hold version {expected} any more")
+        child.keys.add((info.name, info.version))
+        return info
+
+    async def load(self, path: Path, name: str | None = None) -> ModelInfo:
+        children = [c for c in self._children if c is not None]
+        if not children:
+            raise FuselineError("not_ready", "no worker is running", "retry in a moment")
+        infos = await asyncio.gather(*(self._load_into(c, path, name) for c in children))
+        if len({i.version for i in infos}) != 1:
+            raise FuselineError("bad_package", f"{path} changed while it was loaded", "it is tried again")
+        self._loaded[infos[0].name, infos[0].version] = path
+        return infos[0]
+
+    async def unload(self, key: Key) -> None:
+        self._loaded.pop(key, None)
+        for child in self._children:
+            if child is not None and key in child.keys:
+                child.keys.discard(key)
+                with contextlib.suppress(FuselineError):
+                    await self._ask(child, {"do": "unload", "key": list(key)})
+
+    async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+        able = [c for c in self._children if c is not None and key in c.keys]
+        if not able:
+            raise FuselineError("not_ready", f"{key[0]} is being started again", "retry in a moment")
+        child = min(able, key=lambda c: c.rows)
+        child.rows += len(rows)
+        try:
+            message = {"do": "score", "key": list(key), "deadline": deadline, "seen": seen}
+            return scored_from_dict(await self._ask(child, message, rows))
+        finally:
+            child.rows -= len(rows)
+
+    def has(self, key: Key) -> bool:
+        return any(c is not None and key in c.keys for c in self._children)
+
+    @property
+    def workers(self) -> int:
+        return self.settings.workers
+
+    @property
+    def restarts(self) -> int:
+        return self._restarts
+
+    @property
+    def pids(self) -> list[int]:
+        return [c.process.pid for c in self._children if c is not None]
+
+    async def close(self) -> None:
+        self._closing = True
+        for child in self._children:
+            if child is not None:
+                child.writer.close()
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
+        for child in self._children:
+            if child is not None:
+                self._bury(child)
