@@ -19,11 +19,13 @@ __all__ = [
     "init",
     "load",
     "load_recipe",
+    "predict",
+    "resume",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from fuseline.api import Run, compare, evaluate, init, train
+    from fuseline.api import Run, compare, evaluate, init, predict, resume, train
     from fuseline.errors import FuselineError
     from fuseline.estimators import FusionClassifier, FusionRegressor
     from fuseline.recipe import Recipe, load_recipe
@@ -42,6 +44,8 @@ _HOMES = {
     "init": "api",
     "load": "runtime",
     "load_recipe": "recipe",
+    "predict": "api",
+    "resume": "api",
     "train": "api",
 }
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ class Run:
 
     def load(self) -> Predictor:
         """The packaged model, verified and without torch."""
-        return load(self.package)
+        return load(self.folder)
 
     def score(self, metric: str | None = None, part: str = "test") -> float:
         """One metric of one part (of a cross-validation: its mean over folds)."""
@@ -92,7 +93,10 @@ def init(table: Any, target: str | None = None) -> tuple[str, Inferred]:
 def _recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Recipe, Table, Path | None]:
     """Resolve what the caller gave: a recipe (object, dict, YAML path), or a table and its target."""
     base: Path | None = None
-    if isinstance(source, (str, Path)) and Path(source).suffix.lower() in RECIPE_ENDINGS:
+    is_file = isinstance(source, (str, Path)) and Path(source).suffix.lower() in RECIPE_ENDINGS
+    if target is not None and (is_file or isinstance(source, (Recipe, Mapping))):
+        raise FuselineError("bad_usage", "a recipe names its target itself", "leave it away, or edit task.target")
+    if is_file:
         recipe = load_recipe(source)
         base = Path(source).resolve().parent
     elif isinstance(source, Recipe):
@@ -185,11 +189,12 @@ def train(
     if recipe.split.column == PART:  # resuming and the report need the joined rows again
         path = folder / "table.parquet"
         opened.take(np.arange(opened.n_rows)).write_parquet(path)
-    if recipe.split.folds and split is None:
-        return _cross_validate(recipe, opened, path, folder, speak, cache)
-    from fuseline.lab.training.run import run
+    with _resumable(folder, speak):
+        if recipe.split.folds and split is None:
+            return _cross_validate(recipe, opened, path, folder, speak, cache)
+        from fuseline.lab.training.run import run
 
-    run(recipe, opened, folder, voice=speak, cache=cache, split=split, table_path=path)
+        run(recipe, opened, folder, voice=speak, cache=cache, split=split, table_path=path)
     return Run(folder)
 
 
@@ -197,7 +202,7 @@ def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run
     """Go on with a run that was interrupted; ends with the weights that an uninterrupted run would have.
 
     Args:
-        folder: the run's folder.
+        folder: the run's folder; of a cross-validation the one that holds its folds.
         table: the table, where the run was given one that is not a file.
         quiet: say nothing.
     """
@@ -205,19 +210,35 @@ def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run
     from fuseline.lab.training.run import Record, run
 
     path = Path(folder)
-    record = Record.open(path)
-    recipe = load_recipe(path / "recipe.yaml")
+    first = path / "fold-0"
+    folds = (first / "run.json").exists()
+    record = Record.open(first if folds else path)
+    recipe = load_recipe(record.folder / "recipe.yaml")
+    if recipe.split.folds and not folds:
+        raise FuselineError(
+            "bad_usage", f"{path} is one fold of a cross-validation", f"go on with all of it: --resume {path.parent}"
+        )
     given = table if table is not None else record.data["table"]["path"]
     if given is None:
         raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
-    run(
-        recipe,
-        Table.open(given, absent=recipe.table.absent),
-        path,
-        voice=voice("quiet" if quiet else "auto"),
-        resume=True,
-    )
+    opened = Table.open(given, absent=recipe.table.absent)
+    speak = voice("quiet" if quiet else "auto")
+    with _resumable(path, speak):
+        if folds:
+            return _cross_validate(recipe, opened, _path(record.data["table"]["path"]), path, speak, None, resume=True)
+        run(recipe, opened, path, voice=speak, resume=True)
     return Run(path)
+
+
+@contextmanager
+def _resumable(folder: Path, speak: Voice) -> Iterator[None]:
+    """After Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "run.json").exists() or (folder / "fold-0" / "run.json").exists():
+            speak.say(f"to go on: fuseline train --resume {folder}")
+        raise
 
 
 def _need_training() -> None:
@@ -234,7 +255,7 @@ def _new_folder(out: str | Path | None, table: Path | None) -> Path:
     if out is None:
         out = Path("runs") / f"{table.stem if table else 'run'}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(out)
-    if (folder / "run.json").exists() or (folder / "folds.json").exists():
+    if _is_begun(folder):
         raise FuselineError(
             "run_exists", f"{folder} holds a run already", "choose another folder, or go on with it: --resume"
         )
@@ -245,8 +266,29 @@ def _new_folder(out: str | Path | None, table: Path | None) -> Path:
     return folder
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder."""
+    if (folder / "folds.json").exists():
+        return True
+    for file in (folder / "run.json", folder / "fold-0" / "run.json"):
+        try:
+            if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
+                return True
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError):
+            return True
+    return False
+
+
 def _cross_validate(
-    recipe: Recipe, table: Table, path: Path | None, folder: Path, speak: Voice, cache: Cache | None
+    recipe: Recipe,
+    table: Table,
+    path: Path | None,
+    folder: Path,
+    speak: Voice,
+    cache: Cache | None,
+    resume: bool = False,
 ) -> Run:
     from fuseline.data.split import make_folds
     from fuseline.lab.training.cache import Cache as NewCache
@@ -261,7 +303,11 @@ def _cross_validate(
         speak.say(f"fold {i + 1} of {len(splits)}")
         part = folder / f"fold-{i}"
         part.mkdir(exist_ok=True)
-        metrics = run(recipe, table, part, voice=speak, cache=cache, split=split, table_path=path)
+        begun = resume and (part / "run.json").exists()
+        if begun and _is_done(Run(part), recipe):
+            metrics = Run(part).metrics
+        else:
+            metrics = run(recipe, table, part, voice=speak, cache=cache, split=split, table_path=path, resume=begun)
         scores = {k: m["value"] for k, m in metrics["parts"]["test"]["metrics"].items()}
         folds.append({"fold": i, "folder": part.name, "metrics": scores})
     names = list(folds[0]["metrics"])
@@ -283,6 +329,10 @@ def _cross_validate(
 
         write_report(folder)
     return Run(folder)
+
+
+def _is_done(run: Run, recipe: Recipe) -> bool:
+    return run.record["stage"] == "done" and (run.report.exists() or not recipe.evaluation.report)
 
 
 def _table_for(predictor: Predictor, table: Any, absent: Sequence[str], extra: Sequence[str] = ()) -> Table:

@@ -20,6 +20,19 @@ VERBS = {
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
     "compare": {"--out"},
     "demo": {"--out", "--rows", "--seed", "--quiet"},
+    "serve": {
+        *("--host", "--port", "--grpc-port", "--admin-port", "--workers", "--threads", "--canary", "--shadow", "--keys"),
+        *("--batch", "--wait-ms", "--queue", "--objective-ms", "--deadline-ms", "--max-rows", "--max-body-mb"),
+        *("--drain-seconds", "--watch-seconds", "--record", "--record-share", "--record-mb", "--drift", "--console"),
+        *("--json-logs", "--traces"),
+    },
+    "keys": {"--file", "--per-minute"},
+    "drift": {"--alpha", "--ignore", "--labels", "--out", "--shadow", "--since"},
+    "deploy": {
+        *("--out", "--name", "--namespace", "--image", "--wheel", "--replicas", "--max-replicas", "--cpu", "--memory"),
+        *("--workers", "--batch", "--queue", "--objective-ms", "--drain-seconds", "--keys", "--grpc", "--force"),
+    },
+    "monitor": set(),  # its own verbs are tested beside it
 }
 
 
@@ -47,7 +60,7 @@ def test_every_verb_and_option_is_known_and_explained() -> None:
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         options = {o for p in command.params for o in p.opts if o.startswith("--")} - {"--help"}
         assert options == VERBS[name], name
-        assert command.help
+        assert command.help, name
         assert call(name, "--help").exit_code == 0
 
 
@@ -60,6 +73,13 @@ def test_init_writes_a_recipe_that_trains(tmp_path: Path) -> None:
     assert drafted["task"]["target"] == "sick"
     assert call("init", table, "-t", "sick", "-o", tmp_path / "drafted.yaml").exit_code == 2
     assert call("init", table, "-t", "sick", "-o", tmp_path / "drafted.yaml", "--force").exit_code == 0
+
+
+def test_a_header_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("[red]age[/],y\n" + "".join(f"{i * 37 % 11}.5,{'ab'[i % 2]}\n" for i in range(30)))
+    result = call("init", tmp_path / "t.csv", "-t", "y", "-o", tmp_path / "t.yaml")
+    assert result.exit_code == 0, result.output
+    assert "[red]age[/]" in result.output
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -105,6 +125,8 @@ def test_evaluate_and_compare(run: Path, tmp_path: Path) -> None:
     assert len(metrics["degradation"]) == 3
     result = call("compare", run / "run", run / "run", "-o", tmp_path / "compare.html")
     assert result.exit_code == 0, result.output
+    assert "AUROC" in result.output
+    assert "run (run) #2" in result.output
     assert (tmp_path / "compare.html").is_file()
 
 

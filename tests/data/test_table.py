@@ -71,6 +71,19 @@ def test_every_file_format_gives_the_same_rows(tmp_path: Path, kind: str) -> Non
     assert bool(table.notes) == (kind == "semicolon")
 
 
+def test_a_comma_amid_a_header_is_no_separator(tmp_path: Path) -> None:
+    table = Table.open(_write(tmp_path / "t.csv", "age;diagnosis, main;note\n1;x;mild, dry\n2;y;none\n"))
+    assert table.columns == ["age", "diagnosis, main", "note"]
+    assert table.notes == ["t.csv: read with a semicolon between cells"]
+    assert _rows(table)[0] == {"age": "1", "diagnosis, main": "x", "note": "mild, dry"}
+
+
+def test_semicolons_in_cells_are_no_separators(tmp_path: Path) -> None:
+    table = Table.open(_write(tmp_path / "t.csv", 'a;b,c\n"x;y",1\nz,2\n'))
+    assert table.columns == ["a;b", "c"]
+    assert _error(_write(tmp_path / "u.csv", "a;b;c\n1;2\n")).row == 0
+
+
 def test_python_objects_give_the_same_rows() -> None:
     import datasets
     import pandas

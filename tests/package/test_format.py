@@ -16,14 +16,15 @@ from fuseline.recipe import dump_recipe, parse_recipe
 RECIPE = parse_recipe({"inputs": {"note": {"modality": "text"}}, "task": {"kind": "classification", "target": "y"}})
 
 
-def made(folder: Path) -> Path:
+def made(folder: Path, name: str = "note") -> Path:
     folder.mkdir()
     (folder / "graph.onnx").write_bytes(b"graph")
+    recipe = parse_recipe({**RECIPE.model_dump(), "inputs": {name: {"modality": "text"}}})
     write_package(
         folder,
         name="demo",
-        recipe_yaml=dump_recipe(RECIPE),
-        columns={"note": {"modality": "text", "state": {"tokenizer": "{}", "max_length": 8}}},
+        recipe_yaml=dump_recipe(recipe),
+        columns={name: {"modality": "text", "state": {"tokenizer": "{}", "max_length": 8}}},
         task={"kind": "classification", "state": {}},
         extra={"metrics.json": {"x": 1}},
         card="# demo",
@@ -39,6 +40,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (tmp_path / "a.fuse/tokenizers/note.json").read_text() == "{}"
     assert package.read_json("metrics.json") == {"x": 1}
     assert package.read_json("nothing.json") is None
+
+
+@pytest.mark.parametrize("name", ["what/why", "up\\down", "how: so", "日本語 (テキスト)", "a long question " * 20])
+def test_an_input_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    package = read_package(made(tmp_path / "a.fuse", name))
+    assert package.columns[name]["state"]["tokenizer"] == "{}"
+    assert len(list((tmp_path / "a.fuse/tokenizers").iterdir())) == 1
 
 
 def test_version_is_the_content(tmp_path: Path) -> None:

@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from fuseline.errors import FuselineError
-from fuseline.serve.body import parse_json, read_body
-from fuseline.serve.settings import Settings
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from starlette.requests import Request
 
+from fuseline.errors import FuselineError
+from fuseline.serve.body import parse_json, read_body
+from fuseline.serve.settings import Settings
+
+QUIET = given_settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 SETTINGS = Settings(max_body_mb=1.0, max_json_depth=8, max_rows=16)
 MB = 2**20
 
@@ -68,17 +71,20 @@ def test_bare_deflate_is_read_too(cut: int) -> None:
     assert read([sent[i : i + cut] for i in range(0, len(sent), cut)], content_encoding="deflate") == b"hello" * 100
 
 
+@QUIET
 @given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate"]))
 def test_random_bytes_are_a_bad_request_or_a_body(data: bytes, encoding: str) -> None:
+    refused = ""
     try:
         assert isinstance(read([data], content_encoding=encoding), bytes)
     except FuselineError as error:
-        assert error.code == "bad_request"
+        refused = error.code
+    assert refused in ("", "bad_request")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_bomb_is_refused_before_it_is_in_memory(encoding: str) -> None:
-    sent = PACK[encoding](bytes(300 * MB))
+    sent = PACK[encoding](bytes(60 * MB))
     assert len(sent) < MB
     import tracemalloc
 
@@ -157,6 +163,7 @@ def depth_of(value: Any) -> int:
     return int(isinstance(value, (dict, list))) + max(map(depth_of, inner), default=0)
 
 
+@QUIET
 @given(JSON, st.booleans())
 def test_json_is_read_to_its_depth(value: Any, ascii_only: bool) -> None:
     data = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
@@ -166,14 +173,17 @@ def test_json_is_read_to_its_depth(value: Any, ascii_only: bool) -> None:
         assert parse_json(data, SETTINGS) == value
 
 
+@QUIET
 @given(
     st.binary(max_size=200) | st.text(alphabet='[]{}",:\\u0d8a1eE.-NaInfity truefalsn', max_size=200).map(str.encode)
 )
 def test_random_text_is_a_bad_request_or_json(data: bytes) -> None:
+    refused = ""
     try:
         parse_json(data, SETTINGS)
     except FuselineError as error:
-        assert error.code in ("bad_request", "too_large")
+        refused = error.code
+    assert refused in ("", "bad_request", "too_large")
 
 
 def test_depth_counts_brackets_outside_of_strings_only() -> None:

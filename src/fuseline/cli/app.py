@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,9 +26,27 @@ app = typer.Typer(
     1. `fuseline init table.csv --target diagnosis` looks at every column and writes a recipe
     2. `fuseline train recipe.yaml` trains, evaluates, packages and reports
     3. `fuseline predict runs/NAME/model.fuse new.csv -o answers.csv` answers, without torch
+    4. `fuseline serve runs/NAME` answers over HTTP, with a page for people
     """,
 )
 errors = Console(stderr=True, highlight=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import fuseline
+
+        print(fuseline.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    del version
 
 
 def verb(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,10 +70,11 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register() -> None:
-    from fuseline.cli import compare, demo, evaluate, init, keys, predict, serve, train
+    from fuseline.cli import compare, demo, deploy, drift, evaluate, init, keys, monitor, predict, serve, train
 
-    for module in (init, train, evaluate, predict, compare, demo, serve, keys):
+    for module in (init, train, evaluate, predict, compare, demo, serve, keys, drift, deploy):
         app.command(module.NAME)(verb(module.command))
+    app.add_typer(monitor.sub_app, name=monitor.NAME)
 
 
 _register()

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 NAME = "init"
@@ -33,8 +34,8 @@ def command(
         text = text.replace(str(table), table.name, 1)
     api.write_recipe(text, path, force=force)
     console = Console()
-    grid = Grid("column", "taken for", "absent", "why", title=f"{table.name}: {inferred.rows} rows")
+    grid = Grid("column", "taken for", "absent", "why", title=escape(f"{table.name}: {inferred.rows} rows"))
     for column in inferred.columns:
-        grid.add_row(column.name, column.kind, f"{column.absent:.0%}", column.reason)
+        grid.add_row(escape(column.name), column.kind, f"{column.absent:.0%}", escape(column.reason))
     console.print(grid)
     console.print(f"\nrecipe: {path}\nnext:   fuseline train {path}", markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from fuseline.api import Run
@@ -35,7 +36,9 @@ def show_metrics(metrics: dict[str, Any], console: Console | None = None) -> Non
         )
         for entry in metrics["degradation"]:
             metric = entry["metrics"].get(name, {})
-            grid.add_row(", ".join(entry["present"]), str(entry["rows"]), number(metric.get("value")), span(metric))
+            grid.add_row(
+                escape(", ".join(entry["present"])), str(entry["rows"]), number(metric.get("value")), span(metric)
+            )
         console.print(grid)
     left = metrics.get("left_out", {})
     if left.get("bad_rows") or left.get("no_target"):

@@ -9,6 +9,8 @@ from rich.table import Table as Grid
 from fuseline.monitor.compare import DriftResult
 from fuseline.monitor.report import Subject
 
+SHOWN = 20
+
 
 def show_drift(subject: Subject, result: DriftResult, console: Console) -> None:
     """The table, worst first, and the verdict."""
@@ -16,7 +18,7 @@ def show_drift(subject: Subject, result: DriftResult, console: Console) -> None:
         "feature", "test", "score", "PSI", "p", "what changed",
         title=f"{escape(subject.name)} {escape(subject.version)}: {result.rows} rows", title_justify="left",
     )  # fmt: skip
-    for f in result.findings:
+    for f in result.findings[:SHOWN]:
         grid.add_row(
             escape(f.feature),
             f.test,
@@ -28,6 +30,8 @@ def show_drift(subject: Subject, result: DriftResult, console: Console) -> None:
         )
     if result.findings:
         console.print(grid)
+    if len(result.findings) > SHOWN:
+        console.print(f"… and {len(result.findings) - SHOWN} checks that changed less (--out writes all of them)")
     for note in (*subject.notes, *result.notes):
         console.print(f"· {note}", markup=False, soft_wrap=True)
     live = subject.live

@@ -35,7 +35,7 @@ class CsvShape:
 def check_csv(path: Path, name: str, separator: str) -> CsvShape:
     """One pass over the file in bounded memory. `name`: the file as the user knows it.
 
-    A comma-separated header of one column that falls into several at semicolons, tabs or bars is read so, with a note.
+    A file whose first lines only agree on several columns at semicolons, tabs or bars is read so, with a note.
 
     Raises:
         FuselineError: ``bad_table`` (no UTF-8, lines of different lengths, an open quote, a nameless column),
@@ -43,15 +43,10 @@ def check_csv(path: Path, name: str, separator: str) -> CsvShape:
     """
     line = 0
     try:
-        header = _header(path, separator)
         note = ""
-        if header is not None and len(header) == 1 and separator == ",":
-            for other in _SEPARATORS:
-                split = _header(path, other)
-                if split is not None and len(split) > 1:
-                    header, separator = split, other
-                    note = f"{name}: read with {_SEPARATORS[other]} between cells"
-                    break
+        if separator == "," and (separator := _separator(path)) != ",":
+            note = f"{name}: read with {_SEPARATORS[separator]} between cells"
+        header = next(iter(_first_lines(path, separator)), None)
         if header is None:
             raise FuselineError("empty_table", f"{name} is empty", "its first line should name the columns")
         check_names(header, name)
@@ -138,9 +133,28 @@ def check_names(names: list[str], source: str) -> None:
         seen.add(name)
 
 
-def _header(path: Path, separator: str) -> list[str] | None:
+def _separator(path: Path) -> str:
+    """The sign at which header and first row fall into the same number of cells, the most; else the first at which
+    the header falls into several; else the comma."""
+    several, agreed = [], {}
+    for sign in _SEPARATORS:
+        try:
+            widths = [len(cells) for cells in _first_lines(path, sign)]
+        except csv.Error:  # quotes that only make sense with another sign between cells
+            continue
+        if widths and widths[0] > 1:
+            several.append(sign)
+            if len(set(widths)) == 1:
+                agreed[sign] = widths[0]
+    if agreed:
+        return max(agreed, key=lambda sign: agreed[sign])
+    return several[0] if several else ","
+
+
+def _first_lines(path: Path, separator: str) -> list[list[str]]:
+    """Header and first row, as far as there are any."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return next((cells for cells in _reader(file, separator) if cells), None)
+        return list(itertools.islice((cells for cells in _reader(file, separator) if cells), 2))
 
 
 def _reader(file: Iterable[str], separator: str) -> _csv.Reader:

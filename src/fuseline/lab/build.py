@@ -60,7 +60,8 @@ def _auto_kind(modality: str) -> tuple[str, str]:
     for kind, module in AUTO.get(modality, ()):
         if _installed(module):
             return kind, f"encoder auto: {kind}, pretrained, from the installed package"
-    return "small", "encoder auto: small, trained from scratch, since no pretrained weights are installed"
+    note = "encoder auto: small, trained from scratch, since no pretrained weights are installed"
+    return "small", "" if modality == "tabular" else note  # a table has no pretrained encoder to miss
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:

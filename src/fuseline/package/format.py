@@ -54,19 +54,20 @@ class Package:
     def bytes(self) -> int:
         return sum(int(m["bytes"]) for m in self.manifest["members"].values())
 
-    def read_bytes(self, member: str) -> bytes:
-        """A member's content, checked against the manifest: what is used is what was hashed, whatever is written to
-        the file later. Raises FuselineError ``bad_package``."""
-        data = (self.folder / member).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self.manifest["members"][member]["sha256"]:
-            raise _broken(f"{member} is not the file that was packaged (its sha256 differs)")
-        return data
-
     def read_json(self, member: str) -> Any:
         """A JSON member, or None where the package has none."""
         if member not in self.manifest["members"]:
             return None
         return _json(self.folder / member, member)
+
+
+def read_member(package: Package, member: str) -> bytes:
+    """A member's content, checked against the manifest: what is used is what was hashed, whatever is written to the
+    file later. Raises FuselineError ``bad_package``."""
+    data = (package.folder / member).read_bytes()
+    if hashlib.sha256(data).hexdigest() != package.manifest["members"][member]["sha256"]:
+        raise _broken(f"{member} is not the file that was packaged (its sha256 differs)")
+    return data
 
 
 def _broken(message: str, hint: str = "copy the package again, or export it anew") -> FuselineError:
@@ -137,10 +138,16 @@ def read_package(folder: str | Path) -> Package:
     if not isinstance(columns, dict) or set(columns) != set(recipe.inputs) or not isinstance(task, dict):
         raise _broken("columns.json or task.json does not fit the recipe's inputs")
     for name, entry in columns.items():  # tokenizers are files of their own: large, and other tools read them
-        member = f"tokenizers/{name}.json"
+        member = _tokenizer_member(name)
         if member in manifest["members"]:
             entry["state"]["tokenizer"] = (folder / member).read_text(encoding="utf-8")
     return Package(folder, manifest, recipe, columns, task)
+
+
+def _tokenizer_member(name: str) -> str:
+    """Where an input's tokenizer lies. A name that is no plain file's (a path's signs, a whole sentence) is hashed."""
+    plain = not set(name) & set("/\\:") and len(name.encode()) <= 120
+    return f"tokenizers/{name if plain else hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
 
 
 def _version(members: dict[str, Any]) -> str:
@@ -171,7 +178,7 @@ def write_package(
         tokenizer = state.pop("tokenizer", None)
         if tokenizer is not None:
             (folder / "tokenizers").mkdir(exist_ok=True)
-            (folder / "tokenizers" / f"{key}.json").write_text(tokenizer, encoding="utf-8")
+            (folder / _tokenizer_member(key)).write_text(tokenizer, encoding="utf-8")
         plain[key] = {**entry, "state": state}
     write_json(folder / "columns.json", plain)
     write_json(folder / "task.json", task)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from fuseline.errors import FuselineError, unknown_kind
-from fuseline.package import Package
+from fuseline.package import Package, read_member
 
 BACKENDS = ("onnxruntime",)
 GRAPH, WEIGHTS = "graph.onnx", "weights.safetensors"
@@ -58,11 +58,11 @@ class OnnxRuntime:
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
-        weights = [package.read_bytes(WEIGHTS)] if WEIGHTS in package.manifest["members"] else []
+        weights = [read_member(package, WEIGHTS)] if WEIGHTS in package.manifest["members"] else []
         try:
             if weights:
                 options.add_external_initializers_from_files_in_memory([WEIGHTS], weights, [len(weights[0])])
-            graph = package.read_bytes(GRAPH)
+            graph = read_member(package, GRAPH)
             self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except FuselineError:
             raise

@@ -38,11 +38,17 @@ def lengths_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | No
     return np.array(out, dtype=np.float64)
 
 
+def cost_of(batch: Sequence[Item]) -> float:
+    """Every input is padded to the longest of the batch: rows x (mean over inputs of the longest). 1 is one row with
+    every input at its largest."""
+    longest_M = np.max([item.lengths_M for item in batch], axis=0)
+    return len(batch) * float(longest_M.mean())
+
+
 def choose(waiting: Sequence[Item], max_rows: int, max_cost: float) -> list[Item]:
     """The next batch: the row that has waited longest, then those whose lengths are nearest to its own.
 
-    Every input is padded to the longest of the batch, so a batch costs rows x (mean over inputs of the longest); 1 is
-    one row with every input at its largest. A batch holds at least one row, whatever it costs.
+    A batch holds at least one row, whatever it costs (see `cost_of`).
     """
     first = waiting[0]
     if len(waiting) == 1:

@@ -35,18 +35,18 @@ SAFE = (
 def request_id(scope: Scope) -> str:
     """The caller's X-Request-Id where it is short and printable, else a new one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(text := value.decode("latin-1")):
-            return text
+        if name == b"x-request-id" and _ID.fullmatch(value.decode("latin-1")):
+            return str(value.decode("latin-1"))
     return uuid.uuid4().hex
 
 
 def secret_of(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
-        text = value.decode("latin-1")
+        text: str = value.decode("latin-1")
         if name == b"x-api-key":
-            return str(text)
+            return text
         if name == b"authorization" and text[:7].lower() == "bearer ":
-            return str(text[7:].strip())
+            return text[7:].strip()
     return None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +16,7 @@ from fuseline.serve.body import parse_json, read_body
 from fuseline.serve.calls import Call, ModelInfo, Reply, Row
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
-from fuseline.serve.waiting import while_there
+from fuseline.serve.waiting import deadline_of, while_there
 from fuseline.serve.words import as_json
 
 KEYS = ("rows", "contributions")
@@ -58,7 +58,21 @@ def _told(service: Service, info: ModelInfo) -> dict[str, Any]:
 
 async def _predict(service: Service, settings: Settings, request: Request, model: str, version: str | None) -> Response:
     start = time.monotonic()
-    info = service.info(model, version)
+    state = request.scope.get("state", {})
+    call = Call(model, (), state.get("id", ""), version, door="rest", key=state.get("key"))
+    try:
+        rows, contributions = await _rows(request, service.info(model, version), settings)
+        deadline = deadline_of(request.headers.get("x-deadline-ms"), start)
+    except FuselineError as error:
+        service.refused(call, error)
+        raise
+    call = replace(call, rows=rows, deadline=deadline, contributions=contributions)
+    reply = await while_there(request, service.predict(call))
+    return as_json(_answered(reply))
+
+
+async def _rows(request: Request, info: ModelInfo, settings: Settings) -> tuple[list[Row], bool]:
+    """The body's rows, and whether contributions are asked for."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise FuselineError(
@@ -68,35 +82,8 @@ async def _predict(service: Service, settings: Settings, request: Request, model
         )
     body = await read_body(request, settings)
     if kind == "application/json":
-        rows, contributions = _from_json(parse_json(body, settings))
-    else:
-        rows, contributions = await _from_form(request.headers, body, info, settings)
-    state = request.scope.get("state", {})
-    call = Call(
-        model=model,
-        rows=rows,
-        id=state.get("id", ""),
-        version=version,
-        deadline=_deadline(request, start),
-        door="rest",
-        key=state.get("key"),
-        contributions=contributions,
-    )
-    reply = await while_there(request, service.predict(call))
-    return as_json(_answered(reply))
-
-
-def _deadline(request: Request, start: float) -> float | None:
-    given = request.headers.get("x-deadline-ms")
-    if given is None:
-        return None
-    try:
-        milliseconds = float(given)
-    except ValueError:
-        milliseconds = math.nan
-    if not 0 < milliseconds < math.inf:
-        raise FuselineError("bad_request", "X-Deadline-Ms is not a number of milliseconds above 0")
-    return start + milliseconds / 1e3
+        return _from_json(parse_json(body, settings))
+    return await _from_form(request.headers, body, info)
 
 
 def _from_json(data: Any) -> tuple[list[Row], bool]:
@@ -117,10 +104,10 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**40
 
 
-async def _from_form(headers: Headers, body: bytes, info: ModelInfo, settings: Settings) -> tuple[list[Row], bool]:
+async def _from_form(headers: Headers, body: bytes, info: ModelInfo) -> tuple[list[Row], bool]:
     """One row: a field a column; a picture or sound as a file (or as base64 text)."""
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     fields = len(info.columns) + 8

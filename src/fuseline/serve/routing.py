@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fuseline.errors import FuselineError, closest
 from fuseline.serve.calls import ModelInfo
 
+COUNTS = ("success", "fail", "rows", "executions", "queue_seconds", "compute_seconds", "seconds")
+
 
 @dataclass(eq=False)
 class Version:
@@ -19,9 +21,6 @@ class Version:
     requests: int = 0
     """in flight"""
     counts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0.0))
-
-
-COUNTS = ("success", "fail", "rows", "executions", "queue_seconds", "compute_seconds", "seconds")
 
 
 @dataclass(eq=False)

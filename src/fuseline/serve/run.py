@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,19 @@ def spec_of(text: str, *, share: float | None = None, shadow: bool = False) -> S
     return Spec(folder, name, share, shadow)
 
 
+async def load_all(specs: Sequence[Spec], service: Service, watcher: Watcher) -> list[ModelInfo]:
+    """Load what was asked for, in order: the first package of a name that is no canary and no shadow is its default."""
+    infos: list[ModelInfo] = []
+    for spec in specs:
+        stamp = stamp_of(spec.path)
+        default = spec.share is None and not spec.shadow
+        first = default and spec.name not in {i.name for i in infos}
+        info = await service.load(spec.path, spec.name, share=None if first else spec.share or 0.0, shadow=spec.shadow)
+        watcher.add(Served(spec.path, spec.name, info.version, stamp))
+        infos.append(info)
+    return infos
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: here a signal drains first."""
 
@@ -70,7 +84,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -120,7 +134,7 @@ class Running:
         self.engine = Workers(settings)
         self.service = Service(self.engine, settings, observers)
         self.watcher = Watcher(self.service, settings.watch_seconds)
-        self.socket = _listen(settings.host, settings.port)
+        self.socket = listen(settings.host, settings.port)
         self.port: int = self.socket.getsockname()[1]
         self._stop = asyncio.Event()
 
@@ -149,44 +163,37 @@ class Running:
             if self.settings.admin_port is not None:
                 admin = _uvicorn(make_admin(self.service, self.watcher.look), self.settings)
                 others.append(admin)
-                door = _listen("127.0.0.1", self.settings.admin_port)
+                door = listen("127.0.0.1", self.settings.admin_port)
                 tasks.append(asyncio.create_task(admin.serve([door]), name="admin"))
             if self.settings.grpc_port is not None:
                 from fuseline.serve.v2 import grpc
 
-                self.grpc = await grpc.start(self.service, self.settings)
+                self.grpc = await grpc.start(self.service, self.settings, self.keys)
             if self.settings.watch_seconds:
                 tasks.append(asyncio.create_task(self.watcher.run(), name="watch"))
             await self._stop.wait()
             await self._drain()
         finally:
+            left = max(0.0, until - time.monotonic()) if (until := self._until) else 0.0
             server.should_exit = True
             server.force_exit = self._hurry
             for other in others:
                 other.should_exit = True
             if self.grpc is not None:
-                await self.grpc.stop(self.settings.drain_seconds)
-            await asyncio.wait(tasks[:1], timeout=self.settings.drain_seconds + 2)
+                await self.grpc.stop(left)
+            await asyncio.wait(tasks[:1], timeout=left + 2)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.service.close()
 
     grpc: Any = None
+    _until = 0.0
+    """when the drain is over, whatever is still in flight"""
 
     async def _load(self, ready: Callable[[list[ModelInfo]], None]) -> None:
         await self.engine.start()
-        infos: list[ModelInfo] = []
-        for spec in self.specs:
-            stamp = stamp_of(spec.path)
-            default = spec.share is None and not spec.shadow
-            first = default and spec.name not in {i.name for i in infos}
-            info = await self.service.load(
-                spec.path, spec.name, share=None if first else spec.share or 0.0, shadow=spec.shadow
-            )
-            self.watcher.add(Served(spec.path, spec.name, info.version, stamp))
-            infos.append(info)
-        ready(infos)
+        ready(await load_all(self.specs, self.service, self.watcher))
 
     async def _tick(self) -> None:
         while True:
@@ -195,6 +202,7 @@ class Running:
 
     async def _drain(self) -> None:
         self.service.draining = True
+        self._until = time.monotonic() + self.settings.drain_seconds
         if not self._hurry:
             await asyncio.sleep(LAG)
             await self.service.drain()

@@ -15,14 +15,17 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.image import Image
 from fuseline.modalities.rows import Parsed
 from fuseline.runtime import Answer, Predictor
-from fuseline.serve.batching import Item, choose, lengths_of
+from fuseline.serve.batching import Item, choose, cost_of, lengths_of
 from fuseline.serve.calls import Row, RowSeen
 from fuseline.serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
+BATCH_SHARE = 0.25
+"""of the latency objective that one batch may take"""
 NO_FILES = MediaRoot(None)
 """a request's cells hold their bytes; no path that it names is ever opened"""
 
@@ -59,13 +62,15 @@ class Scorer:
         self.predictor = predictor
         self.settings = settings
         for modality in predictor.rows.modalities.values():
-            config = getattr(modality, "config", None)
-            if hasattr(config, "max_pixels") and config.max_pixels > settings.max_pixels:
-                modality.config = config.model_copy(update={"max_pixels": settings.max_pixels})  # type: ignore[attr-defined]
+            if isinstance(modality, Image):
+                pixels = min(modality.config.max_pixels, settings.max_pixels)
+                modality.config = modality.config.model_copy(update={"max_pixels": pixels})
         self._decoders = ThreadPoolExecutor(max(1, threads), "decode")
         self._lane = ThreadPoolExecutor(1, "compute")
         self._waiting: list[Item] = []
         self._decoding = 0
+        self._pace = 0.0
+        """smoothed seconds of one unit of cost, 0 while unknown"""
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
@@ -150,11 +155,19 @@ class Scorer:
                     item.future.set_exception(late())
                     continue
                 live.append(item)
-            batch = choose(live, self.settings.max_batch_rows, self.settings.max_batch_cost) if live else []
+            batch = choose(live, self.settings.max_batch_rows, self._most()) if live else []
             taken = set(map(id, batch))
             self._waiting = [i for i in live if id(i) not in taken]
             if batch:
                 await self._compute(batch, now)
+
+    def _most(self) -> float:
+        """The cost of a batch at most. One that runs for longer than its share of the objective helps nobody: on a
+        processor the graph's time grows with its rows, and whoever comes next waits for all of them."""
+        most = self.settings.max_batch_cost
+        if self._pace:
+            most = min(most, self.settings.objective_ms / 1e3 * BATCH_SHARE / self._pace)
+        return most
 
     async def _company(self) -> None:
         """Wait for rows that are being decoded right now, as long as the first one may wait. Alone, it goes at once."""
@@ -185,6 +198,8 @@ class Scorer:
             answers = [Answer(error=FuselineError("bad_rows", "the model could not compute this row"))]
             embeddings = [None]
         batch.seconds = time.monotonic() - start
+        pace = batch.seconds / cost_of(items)
+        self._pace = pace if not self._pace else 0.8 * self._pace + 0.2 * pace
         for item, answer, embedding in zip(items, answers, embeddings, strict=True):
             if not item.future.done():
                 item.future.set_result(_Ran(answer, embedding, now - item.since, batch))
@@ -192,7 +207,8 @@ class Scorer:
     def _answer(self, parsed: list[Parsed]) -> tuple[list[Answer], Sequence[Any]]:
         outputs = self.predictor.run([p.values for p in parsed])
         embeddings = outputs.get("embedding")
-        return self.predictor.decode(parsed, outputs), [None] * len(parsed) if embeddings is None else embeddings
+        rows = [None] * len(parsed) if embeddings is None else list(embeddings)
+        return self.predictor.decode(parsed, outputs), rows
 
     async def warm_up(self) -> None:
         """One answer on a row that has nothing, so that the first caller does not wait for the runtime's own start."""

@@ -224,6 +224,10 @@ class Service:
             raise _none_readable(errors)
         return reply
 
+    def refused(self, call: Call, error: FuselineError) -> None:
+        """A door turned a request away before it became a call: the observers count it."""
+        self._ended(Event(call, error.code, 0.0))
+
     def _admit(self, model: Model, call: Call, chosen: Version) -> int:
         """How many rows the call adds to the queue. Raises where it may not come in."""
         settings = self.settings

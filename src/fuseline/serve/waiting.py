@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -34,3 +35,19 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
 async def _gone(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def deadline_of(milliseconds: str | None, start: float) -> float | None:
+    """The header X-Deadline-Ms, counted from `start` (`time.monotonic()`); None where it was not sent.
+
+    Raises FuselineError ``bad_request``.
+    """
+    if milliseconds is None:
+        return None
+    try:
+        value = float(milliseconds)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise FuselineError("bad_request", "X-Deadline-Ms is not a number of milliseconds above 0")
+    return start + value / 1e3

@@ -31,6 +31,13 @@ def text_of(label: Label) -> str:
     return str(label)
 
 
+def answer_text(value: Label | list[Label]) -> str:
+    """An answered label as text; several labels as a JSON list."""
+    if isinstance(value, list):
+        return json.dumps([text_of(v) for v in value], ensure_ascii=False)
+    return text_of(value)
+
+
 def parse_label(cell: Any, column: str) -> Label | None:
     """One label, or None for None, NaN and empty text. Raises FuselineError ``bad_cell``."""
     if isinstance(cell, np.generic):

@@ -27,6 +27,7 @@ LABELS = {
     "mae": "MAE",
     "mse": "MSE",
     "rmse": "RMSE",
+    "nrmse": "NRMSE",
     "r2": "R²",
     "f1": "F1",
 }

@@ -1,0 +1,48 @@
+"""The dearest row a package can be sent: every input present, each at its largest size."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from fuseline.modalities.rows import RowParser
+
+_PICTURE_SIDE = 2048
+"""pixels; what decoding a large photograph or radiograph takes (the encoder sees its own size in any case)"""
+
+
+def heaviest_row(parser: RowParser) -> dict[str, Any]:
+    """Raw cells, as a caller would send them. Tables stay absent: their cells cost nothing beside media and text."""
+    row: dict[str, Any] = {}
+    for modality in parser.modalities.values():
+        match modality.name:
+            case "text":
+                # a digit and a space: two tokens at least in any tokenizer that has not seen such a text
+                row[modality.columns[0]] = "7 " * modality.lengths["T"][1]
+            case "image":
+                row[modality.columns[0]] = _picture()
+            case "audio":
+                config = modality.state()["config"]
+                row[modality.columns[0]] = _sound(config["sample_rate"], config["max_seconds"])
+    return row
+
+
+def _picture() -> bytes:
+    from PIL import Image
+
+    ramp = np.arange(_PICTURE_SIDE, dtype=np.uint16)
+    pixels = ((ramp[:, None] * 3 + ramp[None, :] * 5) % 251).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(np.stack([pixels, pixels.T, pixels], axis=-1)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _sound(rate: int, seconds: float) -> bytes:
+    import soundfile
+
+    waveform_S = np.sin(np.arange(int(rate * seconds)) * 0.05).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, waveform_S, rate, format="WAV")
+    return file.getvalue()
