@@ -12,6 +12,8 @@ import numpy as np
 SAMPLE = 5000
 EDGES = 20
 """quantile edges, the smallest and the largest value among them"""
+POINTS = 40
+"""points of the distribution, beside which drift is measured"""
 TOP = 50
 _MOST_VALUES = 10_000
 
@@ -42,7 +44,8 @@ class NumberSketch:
 
     def to_dict(self, rows: int) -> dict[str, Any]:
         """`quantiles`: 20 from smallest to largest. `histogram`: the distinct ones as edges [a, b), the last closed,
-        and the share of values between; a single value makes one edge with share 1."""
+        and the share of values between; a single value makes one edge with share 1. `cdf`: at most 40 sampled values
+        `at` which the share of values that are no larger is known (`share`), all of them where they are no more."""
         out: dict[str, Any] = {"kind": "number", "count": self.count, "absent": rows - self.count}
         if not self.count:
             return out
@@ -57,7 +60,16 @@ class NumberSketch:
             "std": math.sqrt(self._squares / self.count) if math.isfinite(self._squares) else None,
             "quantiles": quantiles,
             "histogram": {"edges": edges.tolist(), "shares": [float(s) for s in shares]},
+            "cdf": self._cdf(),
         }
+
+    def _cdf(self) -> dict[str, list[float]]:
+        ordered = np.sort(self._sample)
+        at = np.unique(ordered)
+        if len(at) > POINTS:  # values that came, not numbers between two of them: whole numbers keep their steps
+            at = np.unique(ordered[np.linspace(0, len(ordered) - 1, POINTS).round().astype(int)])
+        share = np.searchsorted(ordered, at, side="right") / len(ordered)
+        return {"at": at.tolist(), "share": [round(s, 6) for s in share.tolist()]}
 
 
 class CategorySketch:

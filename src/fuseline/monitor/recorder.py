@@ -6,6 +6,7 @@ flush. Later labels find their rows by request id and row number.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -13,6 +14,7 @@ import queue
 import secrets
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,10 @@ FILE_BYTES = 2 * 2**20
 """a file is added to until it is so large"""
 HALF_WRITTEN = 3600.0
 """seconds after which an unfinished file is taken for the leftover of a killed server"""
+HELD = 5000
+"""rows that are written without waiting for the interval"""
 NOT_RECORDED = ("warmup",)
+_Rows = tuple[tuple[str, str], list[dict[str, Any]]]
 
 
 class Recorder:
@@ -65,7 +70,8 @@ class Recorder:
         self.share, self.megabytes, self.redaction, self.seconds = share, megabytes, redaction, seconds
         self._key = hashlib.blake2b((secrets.token_hex() if seed is None else seed).encode()).digest()
         self._models: dict[tuple[str, str], ModelInfo] = {}
-        self._queue: queue.Queue[Event | None] = queue.Queue(QUEUE)
+        self._kinds: dict[tuple[str, str], dict[str, str]] = {}
+        self._queue: queue.Queue[_Rows | None] = queue.Queue(QUEUE)
         self._files: dict[tuple[str, str], Path] = {}
         self._mark, self._number = secrets.token_hex(4), 0
         self._counts = {"recorded": 0, "dropped": 0, "failed": 0}
@@ -96,17 +102,26 @@ class Recorder:
 
     def loaded(self, info: ModelInfo) -> None:
         self._models[info.name, info.version] = info
+        self._kinds[info.name, info.version] = kept_stats(info.profile, self.redaction)
 
     def unloaded(self, model: str, version: str) -> None:
-        """Nothing: requests of that version may still be on their way, and a version is a few kilobytes."""
+        """Its rows that wait are still written; later ones are dropped, and counted."""
+        self._models.pop((model, version), None)
 
     def ended(self, event: Event) -> None:
         if self._closed or not event.rows or not self.wants(event.call):
             return
-        try:
-            self._queue.put_nowait(event)
-        except queue.Full:
+        key = (event.call.model, event.version)
+        info = self._models.get(key)
+        if info is None:
             self._counts["dropped"] += len(event.rows)
+            return
+        # Only the records wait to be written: an event holds its request's pictures and sounds.
+        found = records(event, info, self.redaction)
+        try:
+            self._queue.put_nowait((key, found))
+        except queue.Full:
+            self._counts["dropped"] += len(found)
 
     def status(self) -> dict[str, Any]:
         """Rows recorded, dropped because the queue was full, and failed to be written; and why."""
@@ -120,34 +135,27 @@ class Recorder:
         self._thread.join(timeout=30)
 
     def _work(self) -> None:
-        held: list[Event] = []
+        held: dict[tuple[str, str], list[dict[str, Any]]] = {}
         last = time.monotonic()
         ended = False
         while not ended:
             try:
-                event = self._queue.get(timeout=max(0.01, last + self.seconds - time.monotonic()))
-                if event is None:
+                item = self._queue.get(timeout=max(0.01, last + self.seconds - time.monotonic()))
+                if item is None:
                     ended = True
                 else:
-                    held.append(event)
+                    held.setdefault(item[0], []).extend(item[1])
             except queue.Empty:
                 pass
-            if ended or len(held) >= QUEUE or time.monotonic() - last >= self.seconds:
-                if held:
-                    self._flush(held)
-                held, last = [], time.monotonic()
+            if ended or sum(map(len, held.values())) >= HELD or time.monotonic() - last >= self.seconds:
+                self._flush(held)
+                held, last = {}, time.monotonic()
 
-    def _flush(self, events: list[Event]) -> None:
-        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        for event in events:
-            info = self._models.get((event.call.model, event.version))
-            if info is None:
-                self._counts["dropped"] += len(event.rows)
-                continue
-            rows.setdefault((info.name, info.version), []).extend(records(event, info, self.redaction))
+    def _flush(self, rows: Mapping[tuple[str, str], list[dict[str, Any]]]) -> None:
         for key, found in rows.items():
             try:
-                self._append(key, found)
+                if found:
+                    self._append(key, found)
                 self._counts["recorded"] += len(found)
                 self._failure = ""
             except Exception as error:  # a full disk, a folder taken away: serving goes on, and status() says it
@@ -155,10 +163,12 @@ class Recorder:
                 self._failure = f"{type(error).__name__}: {error}"
                 self._files.pop(key, None)
                 log.warning("%d rows could not be recorded: %s", len(found), self._failure)
-        self._forget()
+        if rows:
+            with contextlib.suppress(OSError):  # somebody else's files in the folder, say
+                self._forget()
 
     def _append(self, key: tuple[str, str], rows: list[dict[str, Any]]) -> None:
-        frame = table(rows, kept_stats(self._models[key].profile, self.redaction))
+        frame = table(rows, self._kinds[key])
         path = self._files.get(key)
         if path is not None and path.exists() and path.stat().st_size < FILE_BYTES:
             frame = pl.concat([pl.read_parquet(path, memory_map=False), frame], how="diagonal")
