@@ -12,6 +12,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from fuseline.errors import FuselineError
 from fuseline.lab.training.checkpoint import save_weights, trained_state
 from fuseline.lab.training.module import TrainModule
 from fuseline.package.files import write_text
@@ -83,7 +84,11 @@ class Keeper(pl.Callback):
             "train_loss": train_loss,
         }
         if not np.isfinite(train_loss):
-            raise FloatingPointError(f"the training loss is {train_loss} in interval {interval}")
+            raise FuselineError(
+                "diverged",
+                f"the training loss is {train_loss} in interval {interval}",
+                "lower training.learning_rate (and an encoder's own), or look for extreme numbers in the table",
+            )
         improved = True
         if self.validates:
             row |= self._validate(pl_module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +78,18 @@ class SafeCheckpointIO(CheckpointIO):
 def trained_names(model: nn.Module) -> frozenset[str]:
     """What training changes: trainable parameters, and the buffers of parts that train. Frozen encoders are rebuilt
     from their source, and so are not stored again and again."""
-    still: set[str] = set()
-    for name, part in model.named_modules():
-        parameters = list(part.parameters())
-        if parameters and not any(p.requires_grad for p in parameters):
-            still.update(f"{name}.{n}" for n, _ in part.named_buffers())
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad} | still
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad} | set(_still(model, ""))
     return frozenset(name for name in model.state_dict() if name not in frozen)
+
+
+def _still(part: nn.Module, prefix: str) -> Iterator[str]:
+    """Buffers of the parts that have parameters of which none trains. Such a part is not searched any deeper."""
+    trains = [p.requires_grad for p in part.parameters()]
+    if trains and not any(trains):
+        yield from (name for name, _ in part.named_buffers(prefix))
+        return
+    for name, child in part.named_children():
+        yield from _still(child, f"{prefix}.{name}" if prefix else name)
 
 
 def trained_state(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:

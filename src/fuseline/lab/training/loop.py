@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,19 @@ def _lightning_quiet() -> Iterator[None]:
         finally:
             for name, level in levels.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _ctrl_c_as_ever(trainer: pl.Trainer) -> Iterator[None]:
+    """Lightning makes of Ctrl-C an exit of the process, and has later ones ignored: neither is a library's business."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from None
 
 
 def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
@@ -154,14 +168,13 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
             interval=lambda: keeper.interval,
         )
         validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
-        trainer.fit(
-            module,
-            train_dataloaders=stream,
-            val_dataloaders=validation if len(val) else None,
-            ckpt_path=str(last) if resume and last.exists() else None,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        with _ctrl_c_as_ever(trainer):
+            trainer.fit(
+                module,
+                train_dataloaders=stream,
+                val_dataloaders=validation if len(val) else None,
+                ckpt_path=str(last) if resume and last.exists() else None,
+            )
     load_weights(model, checkpoints / "best.safetensors")
     best = {
         "interval": keeper.best_interval,

@@ -80,7 +80,9 @@ class TrainModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self._groups(), lr=self.spec.learning_rate, fused=True)
+        # Lightning clips no gradients of a fused optimiser in mixed precision: that would unscale them by itself.
+        fused = not str(self.trainer.precision).endswith("-mixed")
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.spec.learning_rate, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.total_steps, self.spec.warmup)
         )

@@ -147,6 +147,7 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
     absent = {name: np.zeros((len(PARTS), 2), int) for name in parser.names}
     cells_absent: dict[str, int] = dict.fromkeys(parser.columns, 0)
     taken: dict[str, int] = {}
+    broken: dict[str, int] = {}
     used = 0
     with voice.track("reading cells", table.n_rows) as advance:
         for start, frame in table.batches(prepared.reader.columns, CHUNK):
@@ -157,6 +158,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                 used += 1
                 if row.error is not None:
                     bad.add(row.index, row.error, dicts[i])
+                    if row.error.column is not None:
+                        broken[row.error.column] = broken.get(row.error.column, 0) + 1
                     part[row.index] = -1
                     continue
                 if row.target is None:
@@ -178,6 +181,10 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
         if name == "train" and not (part == index).any():
             raise FuselineError("empty_table", "every row has a broken cell", "see quarantine.csv")
     prepared.profile = builder.to_dict()
+    for text, count in taken.items():
+        broken[text.removesuffix(" taken as absent")] = count
+    if "errors" not in parser.names:  # of all parts: whether a cell can be read does not depend on the split
+        prepared.profile["errors"] = {"kind": "errors", "rows": used, "columns": broken}
     train_rows = max(1, int((part == 0).sum()))
     prepared.data = {
         "columns": [

@@ -47,6 +47,8 @@ class Row:
     target: np.ndarray | None
     notes: list[str]
     error: FuselineError | None = None
+    alone: dict[str, dict[str, np.ndarray]] | None = None
+    """where rows are kept: each input's arrays of this row as a batch of one, made once"""
 
 
 class Reader:
@@ -119,11 +121,20 @@ class Reader:
         if targets and self._light:
             new = [int(i) for i in rows if int(i) not in self._rows]
             if new and len(self._rows) + len(new) <= ROWS_KEPT:
-                self._rows |= {row.index: row for row in self._read(new, targets=True)}
+                self._rows |= {row.index: self._alone(row) for row in self._read(new, targets=True)}
                 new = []
             if not new:
                 return [self._rows[int(i)] for i in rows]
         return self._read(rows, targets=targets)
+
+    def holds(self, rows: np.ndarray) -> bool:
+        """Whether all these rows are kept: a batch of them costs a join of small arrays."""
+        return self._rows.keys() >= set(rows.tolist())
+
+    def _alone(self, row: Row) -> Row:
+        if row.error is None:
+            row.alone = {name: self._arrays(name, [row.values[name]]) for name in self.parser.names}
+        return row
 
     @property
     def _light(self) -> bool:
@@ -163,8 +174,7 @@ class Reader:
         values = [row.values for row in rows]
         arrays: dict[str, np.ndarray] = {}
         for name in self.parser.names:
-            column = [row[name] for row in values]
-            arrays |= self._kept(name, column) if name in self.frozen else self.parser.collate(name, column)
+            arrays |= _joined(name, rows) or self._arrays(name, [row[name] for row in values])
         have = all(row.target is not None for row in rows)
         return Batch(
             {k: torch.from_numpy(v) for k, v in arrays.items()},
@@ -172,6 +182,9 @@ class Reader:
             torch.from_numpy(np.stack([r.target for r in rows if r.target is not None])) if have and rows else None,
             np.array([row.index for row in rows]),
         )
+
+    def _arrays(self, name: str, column: Sequence[Any | None]) -> dict[str, np.ndarray]:
+        return self._kept(name, column) if name in self.frozen else self.parser.collate(name, column)
 
     def _kept(self, name: str, column: Sequence[Kept | None]) -> dict[str, np.ndarray]:
         width = self.frozen[name][1].width
@@ -196,3 +209,14 @@ class Reader:
     def batches(self, rows: np.ndarray, size: int) -> Iterator[Batch]:
         for start in range(0, len(rows), size):
             yield self.batch(rows[start : start + size])
+
+
+def _joined(name: str, rows: Sequence[Row]) -> dict[str, np.ndarray] | None:
+    """One input's batch from its rows' own arrays. None where those are missing, or differ in length: to be padded."""
+    own = [row.alone[name] for row in rows if row.alone is not None]
+    if len(own) < len(rows) or not own:
+        return None
+    try:
+        return {key: np.concatenate([arrays[key] for arrays in own]) for key in own[0]}
+    except ValueError:
+        return None

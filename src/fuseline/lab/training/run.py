@@ -26,6 +26,7 @@ from fuseline.lab.report import write_report
 from fuseline.lab.training import loop
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
+from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
 from fuseline.package.files import finite, write_json, write_text
 from fuseline.progress import Voice
@@ -209,7 +210,7 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
     out: dict[str, list[Any]] = {
         "row": [int(r) for r in outputs.rows],
         "part": [part] * len(decoded),
-        "target": [_text(c[columns[0]] if len(columns) == 1 else c) for c in cells],
+        "target": [_text(c[columns[0]] if len(columns) == 1 else _numbers(c)) for c in cells],
         "value": [_text(d.value) for d in decoded],
         "confidence": [max(d.probabilities.values()) if d.probabilities else None for d in decoded],
         "probabilities": [
@@ -228,15 +229,17 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
     return pl.DataFrame(out, schema_overrides={"confidence": pl.Float64, "probabilities": pl.String})
 
 
+def _numbers(cells: dict[str, Any]) -> dict[str, Any]:
+    """Several targets are numbers, which a CSV holds as text."""
+    return {column: float(cell) if isinstance(cell, str) else cell for column, cell in cells.items()}
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record, metrics: dict[str, Any]) -> None:
-    for part in ("test", "val", "train"):
-        rows = prepared.rows(part)
-        if len(rows):
-            break
+    _, rows = held_out_rows(prepared)
     chosen = rows[np.linspace(0, len(rows) - 1, min(PARITY_ROWS, len(rows))).astype(int)]
     parsed = []
     for row in Table.rows(prepared.table.take(chosen, list(prepared.parser.columns))):
@@ -254,5 +257,5 @@ def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record
         name=folder.name,
         run=record.data,
         metrics=metrics,
-        profile=prepared.profile,
+        profile={**prepared.profile, **held_out_profile(prepared, model)},
     )

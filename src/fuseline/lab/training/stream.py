@@ -40,7 +40,11 @@ class Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         first = self.interval() * self.interval_steps
-        return prefetched(lambda rows: self.reader.batch(rows), self._rows(first, first + len(self)))
+        orders = self._rows(first, first + len(self))
+        if self.reader.holds(self.rows):
+            # All in memory: a thread would only take the interpreter and a core from the model.
+            return (self.reader.batch(rows) for rows in orders)
+        return prefetched(self.reader.batch, orders)
 
     def _rows(self, first: int, last: int) -> Iterator[np.ndarray]:
         step = first
