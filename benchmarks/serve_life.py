@@ -2,9 +2,9 @@
 
     python benchmarks/serve_life.py --package a/model.fuse --other b/model.fuse --times 100
 
-Swaps: one server, its package replaced in place again and again. Drains: two servers behind callers that go to the other
-one where a connection is refused, as a load balancer does; each gets SIGTERM in turn and is started again. A request is
-lost where it reached a server and got no answer, or an answer that is no answer.
+Swaps: one server, its package replaced in place again and again. Drains: two servers behind callers that go to the
+other one where a connection is refused, as a load balancer does; each gets SIGTERM in turn and is started again. A
+request is lost where it reached a server and got no answer, or an answer that is no answer.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def poisons(path: str, row: dict[str, Any]) -> list[bytes]:
         post(path, {"rows": [{any_media: "x" * 1000}]}),
         post(path, b'{"rows": [{"a": NaN}]}'),
         post(path, b"\xff\xfe\x00"),
-        post(path, {"rows": [{"nobody": ["knows"]}, "row", 3]}),
+        post(path, {"rows": ["row", 3]}),
         post(path, {"rows": []}),
         post(path, b"[" * 5000),
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError, closest
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.cells import shorten
 from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
@@ -108,7 +109,12 @@ class Predictor:
                     "unknown_column", f"no column {key!r}", f"did you mean {near!r}?", row=place, column=str(key)
                 )
                 return Parsed({}, [], error)
-        return self.rows.parse(row, media, place)
+        parsed = self.rows.parse(row, media, place)
+        unread = [str(key) for key in row if key not in self.rows.columns]
+        if unread:
+            names = ", ".join(shorten(name) for name in unread[:5]) + (", ..." if len(unread) > 5 else "")
+            parsed.notes.append(f"not read, since the model has no such column: {names}")
+        return parsed
 
     def answer(self, parsed: Sequence[Parsed]) -> list[Answer]:
         """Run the rows that could be read and join the answers back in order."""

