@@ -335,10 +335,16 @@ def _is_done(run: Run, recipe: Recipe) -> bool:
     return run.record["stage"] == "done" and (run.report.exists() or not recipe.evaluation.report)
 
 
-def _table_for(predictor: Predictor, table: Any, absent: Sequence[str], extra: Sequence[str] = ()) -> Table:
+def _table_for(
+    predictor: Predictor,
+    table: Any,
+    absent: Sequence[str],
+    extra: Sequence[str] = (),
+    cache_dir: Path | None = None,
+) -> Table:
     """Open a table for a package. A column that the package reads must be there unless it is named in `absent`."""
     recipe = predictor.package.recipe
-    opened = Table.open(table, absent=recipe.table.absent)
+    opened = Table.open(table, absent=recipe.table.absent, cache_dir=cache_dir)
     for name in absent:
         if name not in recipe.inputs and name not in predictor.rows.columns:
             raise FuselineError(
@@ -473,6 +479,67 @@ def predict(
         new = lines
     new.replace(target)
     return counts
+
+
+def batch(
+    model: str | Path | Predictor,
+    table: Any,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    workers: int | None = None,
+    batch_size: int = 32,
+    shard_rows: int = 10_000,
+    resume: bool = True,
+    absent: Sequence[str] = (),
+    quiet: bool = False,
+) -> dict[str, int]:
+    """Answer every row of a large table into Parquet parts of a folder. A run that was killed goes on where it was.
+
+    Columns of a part: row, value, confidence and p_LABEL (a class's probability) or low and high (an interval), used,
+    absent, notes, error. A row that cannot be read has only its error; the rest goes on.
+
+    Args:
+        model: a package, a run's folder, or a loaded predictor.
+        table: the rows; streamed where it is a file.
+        out: a folder of its own for the parts. Read it as `part-*.parquet`.
+        engine: "local", with every core of this process, or "ray": Ray Data, on a cluster if there is one.
+        workers: processes of the Ray engine. Default: one a core.
+        batch_size: rows run at once.
+        shard_rows: rows of a part; what a kill can cost.
+        resume: go on with the parts that the folder holds; False: throw them away.
+        absent: inputs to treat as absent in every row.
+        quiet: say nothing.
+
+    Returns:
+        Counts: rows, errors, parts, kept (parts that were there before).
+
+    Raises:
+        FuselineError: ``changed`` where the folder's parts were made from another package, table or options;
+            ``cannot_write``, ``missing_column``, ``empty_table`` and the like.
+    """
+    from fuseline.runtime.batch import fingerprint_of, score_table
+    from fuseline.runtime.parts import Parts
+
+    predictor = model if isinstance(model, Predictor) else load(model)
+    parts = Parts(Path(out).resolve())
+    parts.check()
+    opened = _table_for(predictor, table, absent, cache_dir=parts.table)
+    return score_table(
+        predictor,
+        opened,
+        parts.folder,
+        columns=_columns_there(opened, predictor.rows.columns, absent, predictor),
+        media=_media(predictor, opened),
+        fingerprint=fingerprint_of(table, opened),
+        absent=absent,
+        engine=engine,
+        workers=workers,
+        batch_size=batch_size,
+        shard_rows=shard_rows,
+        resume=resume,
+        voice=voice("quiet" if quiet else "auto"),
+    )
 
 
 def _dump(value: Any) -> str:

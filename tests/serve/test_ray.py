@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fuseline.errors import FuselineError
@@ -25,15 +26,26 @@ from fuseline.serve.settings import Settings
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 CODE = """
+import contextlib
+import functools
 import sys
+import types
+from fuseline.monitor.recorder import Recorder
 from fuseline.serve.ray import Scale, serve_on_ray
 from fuseline.serve.run import spec_of
 from fuseline.serve.settings import Settings
+
+@contextlib.contextmanager
+def recording(folder):
+    recorder = Recorder(folder, share=1.0)
+    yield types.SimpleNamespace(observers={"recorder": recorder}, update=lambda gauges: None)
+    recorder.close()
 
 serve_on_ray(
     [spec_of(sys.argv[1])],
     Settings(port=0, deadline_ms=120_000, objective_ms=60_000),
     Scale(max_replicas=1, cpus=0.5),
+    watching=functools.partial(recording, sys.argv[2]),
     address="local",
     ready=lambda infos, port: print("ready", infos[0].name, port, flush=True),
 )
@@ -42,8 +54,8 @@ print("ended", flush=True)
 
 
 class Running:
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self.process, self.port = process, port
+    def __init__(self, process: subprocess.Popen[str], port: int, log: Path) -> None:
+        self.process, self.port, self.log = process, port, log
 
     def ask(self, path: str, data: Any = None, **headers: str) -> tuple[int, Any, dict[str, list[str]]]:
         body = None if data is None else json.dumps(data).encode()
@@ -60,10 +72,10 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def running(package: Path) -> Iterator[Running]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, f"clinic={package}"], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+def running(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("ray") / "log"
+    command = [sys.executable, "-c", CODE, f"clinic={package}", str(log)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     words: list[str] = []
     for line in process.stdout:
@@ -72,7 +84,7 @@ def running(package: Path) -> Iterator[Running]:
             break
     assert words[:2] == ["ready", "clinic"]
     try:
-        yield Running(process, int(words[2]))
+        yield Running(process, int(words[2]), log)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -104,6 +116,12 @@ def test_it_is_ready_and_speaks_v2_and_says_no_in_the_services_own_words(running
     assert running.ask("/metrics")[0] == 404
 
 
+def test_observers_live_in_the_replica(running: Running) -> None:
+    status, body, _ = running.ask("/v1/status")
+    assert status == 200
+    assert body["observers"]["recorder"]["share"] == 1.0
+
+
 def test_sigterm_ends_it_and_everything_that_it_started(running: Running) -> None:
     group = _children(running.process.pid)
     assert len(group) > 3  # Ray's own and a replica
@@ -115,6 +133,8 @@ def test_sigterm_ends_it_and_everything_that_it_started(running: Running) -> Non
     while left := [pid for pid in group if _runs(pid)]:
         assert time.monotonic() < until, left
         time.sleep(0.2)
+    # The observers were closed: what they held is written.
+    assert pl.read_parquet(running.log / "*.parquet").height == 4
 
 
 def _children(pid: int) -> list[int]:

@@ -89,9 +89,38 @@ def test_a_life(package: Path, other_package: Path, tmp_path: Path, plain: dict[
     with serving(str(folder), "--watch-seconds", "0.2") as server, httpx.Client() as client:
         assert client.get(f"{server.url}/readyz").text == "ok\n"
         assert answer(server.ask(client, plain)) == old
+        _what_is_no_http_is_refused_in_the_same_form(server)
         _replaced_in_place(server, client, folder, other_package, plain, old, new)
         _a_worker_is_killed(server, client, plain, new)
         _the_end(server, client, plain, new)
+
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",
+    b"GET / HTTP/9.9\r\n\r\n",
+    b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+    b"POST /v1/models/clinic/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+    b"POST /v1/models/clinic/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+]
+
+
+def _what_is_no_http_is_refused_in_the_same_form(server: Server) -> None:
+    import socket
+
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    for garbage in GARBAGE:
+        with socket.create_connection((host, int(port)), timeout=WAIT) as door:
+            with contextlib.suppress(OSError):  # it may hang up before all of it is sent
+                door.sendall(garbage)
+            said = b""
+            with contextlib.suppress(ConnectionResetError):
+                while part := door.recv(65536):
+                    said += part
+        if said:
+            head, _, body = said.partition(b"\r\n\r\n")
+            assert b" 400 " in head.splitlines()[0], garbage[:40]
+            assert b"application/json" in head
+            assert set(json.loads(body)) >= {"error"}
 
 
 def answer(reply: httpx.Response) -> Answer:

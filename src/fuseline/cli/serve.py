@@ -49,6 +49,14 @@ def command(
     record: Annotated[Path | None, typer.Option(help="folder for a sampled log of statistics and answers")] = None,
     record_share: Annotated[float, typer.Option(min=0, max=1, help="share of the requests that are kept")] = 1.0,
     record_mb: Annotated[float, typer.Option(min=1, help="size of the log at most; the oldest goes first")] = 256.0,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(help="not kept in the log: an input, an `input.statistic`, or: texts, labels, embeddings"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="table of labels that come later; with --record: the live accuracy")
+    ] = None,
+    drift_ignore: Annotated[list[str] | None, typer.Option(help="an input or statistic that may drift")] = None,
     drift: Annotated[bool, typer.Option(help="compare recent rows with the training profile")] = True,
     console: Annotated[bool, typer.Option(help="a page at /")] = True,
     json_logs: Annotated[bool, typer.Option(help="one JSON object a line on standard error")] = False,
@@ -93,7 +101,10 @@ def command(
         record=record,
         record_share=record_share,
         record_mb=record_mb,
+        redact=redact or (),
+        labels=labels,
         drift=drift,
+        drift_ignore=drift_ignore or (),
         json_logs=json_logs,
         traces=traces,
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fuseline.errors import FuselineError
+
 if TYPE_CHECKING:
     from fuseline.monitor.metrics import Metrics
     from fuseline.serve.calls import Gauge, Observer
@@ -39,16 +41,25 @@ def watch(
     record: Path | None,
     record_share: float,
     record_mb: float,
+    redact: Sequence[str],
+    labels: Path | None,
     drift: bool,
+    drift_ignore: Sequence[str],
     json_logs: bool,
     traces: bool,
 ) -> Iterator[Watched]:
-    """Observers as the options of `fuseline serve` want them; closed, and their files written, at the end."""
+    """Observers as the options of `fuseline serve` want them; closed, and their files written, at the end.
+
+    Raises FuselineError ``bad_request`` on options that need each other, ``bad_folder`` for the log.
+    """
+    if labels is not None and (record is None or not drift):
+        raise FuselineError("bad_request", "--labels needs the log that it is joined with", "add --record FOLDER")
     from fuseline.monitor.alerts import Alerts
     from fuseline.monitor.logs import JsonFormatter, RequestLog
     from fuseline.monitor.metrics import Metrics
     from fuseline.monitor.recorder import Recorder
     from fuseline.monitor.rules.options import Options
+    from fuseline.monitor.seen import Redaction
     from fuseline.monitor.watcher import DriftWatcher
 
     handler = logging.StreamHandler()
@@ -56,20 +67,25 @@ def watch(
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     if json_logs:
         logging.getLogger("fuseline").setLevel(logging.INFO)
+    else:  # a line a refused request says nothing to a person; the page and the metrics count them
+        logging.getLogger("fuseline.requests").setLevel(logging.ERROR)
     registry = Metrics()
     observers: dict[str, Any] = {"metrics": registry, "requests": RequestLog()}
     closing: list[Any] = []
     if record is not None:
-        observers["recorder"] = Recorder(record, share=record_share, megabytes=record_mb)
+        kinds = {kind: kind in redact for kind in ("texts", "labels", "embeddings")}
+        redaction = Redaction(drop=frozenset(redact) - set(kinds), **kinds)
+        observers["recorder"] = Recorder(record, share=record_share, megabytes=record_mb, redaction=redaction)
         closing.append(observers["recorder"])
     if drift:
-        observers["drift"] = DriftWatcher(registry)
+        observers["drift"] = DriftWatcher(registry, ignore=drift_ignore, labels=labels, recorded=record)
         closing.append(observers["drift"])
     gauges: list[Gauge] = []
     observers["alerts"] = Alerts(
         Options(objective_ms=objective_ms),
         gauges=lambda: gauges,
         drift=observers["drift"].status if drift else None,
+        accuracy=lambda: {s.labels["model"]: s.value for f in registry.live_accuracy.collect() for s in f.samples},
     )
     if traces:
         from fuseline.monitor.traces import Traces

@@ -1,31 +1,36 @@
 """The same service as a Ray Serve deployment: replicas come and go with the load, on one machine or on many.
 
-Each replica is a whole :class:`Service` over :class:`Local`, with the routes of :func:`make_app`, its own watcher of the
-package folders and its own observers. Ray's proxy stands in front and sends each request to the less busy of two replicas.
+Each replica is a whole :class:`Service` over :class:`Local`, with the routes of :func:`make_app`, its own watcher of
+the package folders and its own observers. Ray's proxy stands in front and sends each request to the less busy of two
+replicas.
 
 What the plain server has and this one has not:
 
-- gRPC and the management port. A package that is replaced in place is still noticed, by each replica in its own moment:
-  for a few seconds two versions answer. Canaries and shadows work, since the request id alone chooses.
-- One place that knows everything: `/metrics` is not served, and the page's charts, `/v1/status`, `/v2/.../stats` and the
-  rate limit of a key are those of the replica that answered. Ray exports request counts and latencies of its own.
-- The limit on headers and the slow-reader timeouts, which are the proxy's; and 503 with Retry-After while the service ends:
-  the proxy answers 404 once the deployment is gone (what came before is answered).
+- gRPC and the management port. A package that is replaced in place is still noticed, by each replica in its own
+  moment: for a few seconds two versions answer. Canaries and shadows work, since the request id alone chooses.
+- One place that knows everything: `/metrics` is not served, and the page's charts, `/v1/status`, `/v2/.../stats` and
+  the rate limit of a key are those of the replica that answered. Ray exports request counts and latencies of its own.
+- The limits on headers and on slow readers, which are the proxy's; and 503 with Retry-After while the service ends:
+  what came before is answered, then the proxy says 404.
+- Silence: Ray's processes listen to one another on ports of every interface, guarded by a token of Ray's. Only the
+  service's own port keeps to `host`. Run it where the network is yours.
 
-Ray moves our classes and options between its own processes with cloudpickle; nothing that a user sends is unpickled.
+Ray moves our classes and options between its own processes with cloudpickle; nothing that a caller sends is unpickled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import logging
+import math
 import signal
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,10 +38,11 @@ from pydantic import Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fuseline.errors import FuselineError
-from fuseline.package import read_package
 from fuseline.recipe import Frozen
-from fuseline.runtime.backend import cpu_quota
+from fuseline.runtime import load
+from fuseline.runtime.raycluster import joined
 from fuseline.serve.calls import Gauge, ModelInfo, Observer
+from fuseline.serve.describe import describe
 from fuseline.serve.doors import request_id
 from fuseline.serve.engine import Local
 from fuseline.serve.http import make_app
@@ -57,7 +63,9 @@ class Scale(Frozen):
     target_ongoing: float = Field(8.0, gt=0, description="requests in flight that one replica should have")
     upscale_seconds: float = Field(10.0, ge=0, description="how long there must be too many before a replica is added")
     downscale_seconds: float = Field(120.0, ge=0, description="how long there must be too few before one is taken away")
-    window_seconds: float = Field(10.0, gt=0, description="span over which requests in flight are averaged")
+    window_seconds: float = Field(
+        15.0, gt=10, description="span over which requests in flight are averaged; Ray counts them every 10 s"
+    )
     cpus: float = Field(1.0, gt=0, description="cores of a replica: what Ray reserves, and its compute threads")
 
 
@@ -70,18 +78,20 @@ class Seen(Protocol):
     def update(self, gauges: Sequence[Gauge]) -> None: ...
 
 
-Watching = Callable[[str], AbstractContextManager[Seen]]
-"""replica's name -> its observers, closed at its end. Travels to the replica: a function of a module, or a partial of one,
-with plain arguments. Observers themselves hold threads and files and stay where they are made."""
+Watching = Callable[[], AbstractContextManager[Seen]]
+"""Makes a replica's observers, which are closed at its end. This travels to the replica: a function of a module, or a
+partial of one with plain arguments. Observers themselves hold threads and files, and stay where they are made."""
 
 
 class Replica:
     """One replica. Ray calls it by the names that it knows."""
 
-    async def __init__(self, specs: Sequence[Spec], settings: str, threads: int, watching: Watching | None) -> None:
+    async def __init__(  # type: ignore[misc]  # Ray awaits it
+        self, specs: Sequence[Spec], settings: str, threads: int, watching: Watching | None
+    ) -> None:
         self.settings = Settings.model_validate_json(settings)
         self.stack = ExitStack()
-        self.seen = None if watching is None else self.stack.enter_context(watching(_name()))
+        self.seen = None if watching is None else self.stack.enter_context(watching())
         observers = None if self.seen is None else self.seen.observers
         self.service = Service(Local(self.settings, threads), self.settings, observers)
         self.watcher = Watcher(self.service, self.settings.watch_seconds)
@@ -115,12 +125,6 @@ class Replica:
         self.stack.close()
 
 
-def _name() -> str:
-    from ray import serve
-
-    return str(serve.get_replica_context().replica_tag)
-
-
 def _one_id(app: ASGIApp) -> ASGIApp:
     """Ray's proxy adds the request id to every answer; ours, where it is the same, would be there twice."""
 
@@ -145,38 +149,40 @@ def on_ray(
     *,
     watching: Watching | None = None,
     address: str | None = None,
-) -> Iterator[int]:
-    """A deployment that answers on the port given; taken down, with what is in flight answered, at the end.
+) -> Iterator[tuple[list[ModelInfo], int]]:
+    """A deployment that answers, and its port; taken down, with what is in flight answered, at the end.
 
     Args:
         specs: the packages; on a cluster their paths must be the same on every machine.
         settings: as of the plain server. `grpc_port`, `admin_port`, `workers` and `max_header_kb` have no effect.
         scale: the number of replicas.
         watching: makes the observers of a replica, in the replica.
-        address: a Ray cluster; None: the one that runs on this machine, or a new one for as long as this lasts.
+        address: a Ray cluster; None: the one that runs on this machine, or else a new one for as long as this lasts;
+            "local": a new one in any case.
 
     Raises:
-        FuselineError: ``missing_extra``, ``cannot_listen``, ``no_such_cluster``, ``cannot_deploy``, or what is wrong with
-            a package.
+        FuselineError: ``missing_extra``, ``cannot_listen``, ``no_such_cluster``, ``cannot_deploy``, or what is wrong
+            with a package.
     """
-    _need_ray()
     if scale.min_replicas > scale.max_replicas:
         raise FuselineError("bad_request", "fewer replicas at most than at least", "raise --max-replicas")
-    for spec in specs:  # a broken package is told here, in one line, and not out of a replica's log
-        read_package(spec.path)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-    from ray import serve
-    from ray.serve.config import ProxyLocation
-    from ray.serve.schema import LoggingConfig
+    # A broken package is told here, in one line, and not out of a replica's log.
+    infos = [describe(load(spec.path, threads=1), spec.name) for spec in specs]
+    # A replica may start in another folder. Links stay: one that is turned to a new package is a replaced package.
+    specs = tuple(replace(spec, path=spec.path.absolute()) for spec in specs)
+    keys = settings.keys and str(Path(settings.keys).absolute())
+    plain = settings.model_copy(update={"keys": keys}).model_dump_json()
+    with joined(address, cpus=math.ceil(scale.min_replicas * scale.cpus)):
+        from ray import serve
+        from ray.serve.config import ProxyLocation
+        from ray.serve.schema import LoggingConfig
 
-    ours = _join(address, scale)
-    try:
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         with listen(settings.host, settings.port) as probe:  # told at once, where Ray would try for minutes
             port = int(probe.getsockname()[1])
         quiet = LoggingConfig(enable_access_log=False, log_level="WARNING")
         serve.start(
-            proxy_location=ProxyLocation.EveryNode if address else ProxyLocation.HeadOnly,
+            proxy_location=ProxyLocation.EveryNode,
             http_options={"host": settings.host, "port": port},
             logging_config=quiet,
         )
@@ -200,19 +206,16 @@ def on_ray(
                 "look_back_period_s": scale.window_seconds,
             },
         )
-        application = deployment.bind(tuple(specs), settings.model_dump_json(), threads, watching)
+        application = deployment.bind(specs, plain, threads, watching)
         try:
-            serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
+            try:
+                serve.run(application, name=APP, route_prefix="/", logging_config=quiet)
+            except RuntimeError as error:
+                raise FuselineError("cannot_deploy", f"Ray could not start a replica: {error}", "") from None
             _wait_for_door(settings.host, port)
-            yield port
-        except RuntimeError as error:
-            raise FuselineError("cannot_deploy", f"Ray could not start a replica: {error}", "see its log") from None
+            yield infos, port
         finally:
             serve.delete(APP)
-            if ours:
-                serve.shutdown()
-    finally:
-        ray.shutdown()
 
 
 def serve_on_ray(
@@ -225,12 +228,8 @@ def serve_on_ray(
     ready: Callable[[list[ModelInfo], int], None] = lambda infos, port: None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C. See :func:`on_ray`."""
-    from fuseline.runtime import load
-    from fuseline.serve.describe import describe
-
-    infos = [describe(load(spec.path, threads=1), spec.name) for spec in specs]
     stop = threading.Event()
-    with on_ray(specs, settings, scale, watching=watching, address=address) as port:
+    with on_ray(specs, settings, scale, watching=watching, address=address) as (infos, port):
         before = {n: signal.signal(n, lambda *_: stop.set()) for n in (signal.SIGTERM, signal.SIGINT)}
         try:
             ready(infos, port)
@@ -238,36 +237,6 @@ def serve_on_ray(
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _need_ray() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("ray") is None:
-        raise FuselineError("missing_extra", "this engine needs ray", "pip install 'fuseline[ray,serve]'")
-
-
-def _join(address: str | None, scale: Scale) -> bool:
-    """Connect to a cluster, or start one on this machine. Returns whether it is ours to end."""
-    import ray
-
-    try:
-        ray.init(address=address or "auto", log_to_driver=True, logging_level="WARNING", namespace=APP)
-        return False
-    except (ConnectionError, ValueError) as error:
-        if address is not None:
-            raise FuselineError("no_such_cluster", f"no Ray cluster at {address}: {error}", "") from None
-    ray.init(
-        address="local",
-        # The cores that there are, though never too few for the replicas that must run.
-        num_cpus=max(cpu_quota(), int(-(-scale.min_replicas * scale.cpus // 1))),
-        include_dashboard=False,
-        object_store_memory=512 * 2**20,
-        logging_level="WARNING",
-        namespace=APP,
-        _node_ip_address="127.0.0.1",
-    )
-    return True
 
 
 def _wait_for_door(host: str, port: int, seconds: float = 60.0) -> None:

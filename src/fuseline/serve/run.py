@@ -23,6 +23,7 @@ from fuseline.serve.keys import Keys
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
 from fuseline.serve.watch import Served, Watcher, stamp_of
+from fuseline.serve.wire import Protocol
 from fuseline.serve.workers import Workers
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -86,7 +87,9 @@ class _Server(uvicorn.Server):
 
 def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named: without it every answer waits 40 ms for the
+    # caller's delayed acknowledgement.
+    connection = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         connection.bind((host, port))
@@ -103,7 +106,7 @@ def _uvicorn(app: Any, settings: Settings) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
