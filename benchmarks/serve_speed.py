@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from load import Connection, Got, Server, post, quantile, server
 from serve_storm import known_rows
 
 import fuseline
+from fuseline.serve.batching import lengths_of
 from fuseline.serve.scorer import NO_FILES
 
 
@@ -63,30 +66,28 @@ async def flood(running: Server, requests: list[bytes], seconds: float, rate: fl
     return out
 
 
-def bare_loop(predictor: Any, parsed: list[Any], sizes: list[int], seconds: float) -> float:
-    """Rows a second of a plain onnxruntime loop over batches of the given sizes."""
+def bare_loop(predictor: Any, parsed: list[Any], size: int, seconds: float) -> float:
+    """Rows a second of a plain onnxruntime loop over the same rows, sorted by length and cut into batches of `size`."""
     session, inputs = predictor.backend.session, predictor.backend.inputs
-    batches = {}
-    for size in sorted(set(sizes)):
-        arrays = predictor.rows.arrays([parsed[i % len(parsed)].values for i in range(size)])
-        batches[size] = {k: v for k, v in arrays.items() if k in inputs}
+    cost = [float(lengths_of(predictor.rows.modalities, p.values).mean()) for p in parsed]
+    order = [parsed[i].values for i in np.argsort(cost)]
+    batches = []
+    for start in range(0, len(order) - size + 1, size):
+        arrays = predictor.rows.arrays(order[start : start + size])
+        batches.append({k: v for k, v in arrays.items() if k in inputs})
     start, rows, i = time.perf_counter(), 0, 0
-    while time.perf_counter() - start < seconds:
-        size = sizes[i % len(sizes)]
-        session.run(None, batches[size])
+    while time.perf_counter() - start < seconds or i % len(batches):
+        session.run(None, batches[i % len(batches)])
         rows += size
         i += 1
     return rows / (time.perf_counter() - start)
 
 
-def batch_sizes(running: Server) -> list[int]:
-    """The mean size of the batches so far, as a list of one: from the service's own counts."""
-    import json
-    import urllib.request
-
+def batch_size(running: Server) -> int:
+    """The mean size of the batches so far, by the service's own counts."""
     with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/v2/models/speed/stats") as reply:
         stats = json.load(reply)["model_stats"][0]
-    return [max(1, round(stats["inference_count"] / max(1, stats["execution_count"])))]
+    return max(1, round(stats["inference_count"] / max(1, stats["execution_count"])))
 
 
 def main() -> None:
@@ -160,10 +161,10 @@ def throughput(args: Any, predictor: Any, known: Any, requests: list[bytes], say
             got = asyncio.run(saturate(running, requests, args.seconds, args.callers))
             assert all(g.status == 200 for g in got), {g.status for g in got}
             served.append(len(got) / args.seconds)
-            sizes = batch_sizes(running)
-            bare.append(bare_loop(predictor, parsed, sizes, args.seconds))
+            size = batch_size(running)
+            bare.append(bare_loop(predictor, parsed, size, args.seconds))
             ratios.append(served[-1] / bare[-1])
-        say("mean batch at saturation", f"{sizes[0]} rows")
+        say("mean batch at saturation", f"{size} rows")
         say("server at saturation", f"{statistics.median(served):.1f} rows/s")
         say("bare onnxruntime loop, same batch", f"{statistics.median(bare):.1f} rows/s")
         say("ratio, median of rounds", f"{statistics.median(ratios):.3f}")

@@ -97,7 +97,6 @@ def test_a_life(package: Path, other_package: Path, tmp_path: Path, plain: dict[
 
 GARBAGE = [
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64) + b"\r\n\r\n",
-    b"GET / HTTP/9.9\r\n\r\n",
     b"GET /v1/models HTTP/1.1\r\nHost: a\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
     b"POST /v1/models/clinic/predict HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
     b"POST /v1/models/clinic/predict HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",

@@ -82,8 +82,12 @@ def test_many_callers_get_their_own_answers(open_service: Any, rows: Any, answer
 def test_rows_of_one_moment_share_a_batch(open_service: Any, rows: Any) -> None:
     async def go() -> None:
         async with open_service(max_wait_ms=500, max_batch_rows=4) as service:
-            replies = await asyncio.gather(*(service.predict(call([rows[i]], str(i))) for i in range(8)))
+            scorer = service.engine._scorers["clinic", service.info("clinic").version]
+            scorer._appetite._paces = {4: 1.0, 8: 9.0}  # it has learned that four are best
+            replies = await asyncio.gather(*(service.predict(call([rows[0]], str(i))) for i in range(8)))
             assert {s for r in replies for s in r.batch_sizes} == {4}
+            stats = service.stats("clinic")
+            assert (stats["inference_count"], stats["execution_count"]) == (8, 2)
 
     asyncio.run(go())
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fuseline.errors import FuselineError
+from fuseline.errors import FuselineError, unknown_kind
 
 if TYPE_CHECKING:
     from fuseline.serve.calls import ModelInfo
@@ -46,6 +47,16 @@ def command(
     max_body_mb: Annotated[float, typer.Option(min=0.01, help="a body, as sent and decompressed")] = 32.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="how long SIGTERM waits for requests")] = 20.0,
     watch_seconds: Annotated[float, typer.Option(min=0, help="how often replaced packages are looked for")] = 2.0,
+    engine: Annotated[str, typer.Option(help="local: processes of this server; ray: replicas on Ray Serve")] = "local",
+    min_replicas: Annotated[int, typer.Option(min=1, help="ray: replicas at least")] = 1,
+    max_replicas: Annotated[int, typer.Option(min=1, help="ray: replicas at most")] = 4,
+    target_ongoing: Annotated[
+        float, typer.Option(min=0.1, help="ray: requests in flight a replica that call for another one")
+    ] = 8.0,
+    upscale_seconds: Annotated[float, typer.Option(min=0, help="ray: load must last this long to add one")] = 10.0,
+    downscale_seconds: Annotated[float, typer.Option(min=0, help="ray: quiet must last this long to end one")] = 120.0,
+    replica_cpus: Annotated[float, typer.Option(min=0.1, help="ray: processors of a replica")] = 1.0,
+    ray_address: Annotated[str | None, typer.Option(help="ray: a running cluster; default: one is started")] = None,
     record: Annotated[Path | None, typer.Option(help="folder for a sampled log of statistics and answers")] = None,
     record_share: Annotated[float, typer.Option(min=0, max=1, help="share of the requests that are kept")] = 1.0,
     record_mb: Annotated[float, typer.Option(min=1, help="size of the log at most; the oldest goes first")] = 256.0,
@@ -96,20 +107,44 @@ def command(
     specs = [spec_of(text) for text in models]
     specs += [_canary(text) for text in canary or ()]
     specs += [spec_of(text, shadow=True) for text in shadow or ()]
-    watching = watch(
-        objective_ms=objective_ms,
-        record=record,
-        record_share=record_share,
-        record_mb=record_mb,
-        redact=redact or (),
-        labels=labels,
-        drift=drift,
-        drift_ignore=drift_ignore or (),
-        json_logs=json_logs,
-        traces=traces,
-    )
-    with watching as seen:
-        serve(specs, settings, observers=seen.observers, metrics=seen.metrics, state=seen.update, ready=_tell(settings))
+    options: dict[str, Any] = {
+        "objective_ms": objective_ms,
+        "record": None if record is None else record.absolute(),
+        "record_share": record_share,
+        "record_mb": record_mb,
+        "redact": redact or (),
+        "labels": None if labels is None else labels.absolute(),
+        "drift": drift,
+        "drift_ignore": drift_ignore or (),
+        "json_logs": json_logs,
+        "traces": traces,
+    }
+    match engine:
+        case "local":
+            with watch(**options) as seen:
+                tell = _tell(settings)
+                serve(specs, settings, observers=seen.observers, metrics=seen.metrics, state=seen.update, ready=tell)
+        case "ray":
+            from fuseline.serve.ray import Scale, serve_on_ray
+
+            if grpc_port is not None or admin_port is not None or workers != 1:
+                raise FuselineError(
+                    "bad_request",
+                    "--grpc-port, --admin-port and --workers are not for --engine ray",
+                    "replicas take the place of workers; see docs/serving.md",
+                )
+            scale = Scale(
+                min_replicas=min_replicas,
+                max_replicas=max_replicas,
+                target_ongoing=target_ongoing,
+                upscale_seconds=upscale_seconds,
+                downscale_seconds=downscale_seconds,
+                cpus=replica_cpus,
+            )
+            watching = partial(watch, **options)
+            serve_on_ray(specs, settings, scale, watching=watching, address=ray_address, ready=_tell(settings))
+        case _:
+            raise unknown_kind("engine", engine, ("local", "ray"))
 
 
 def _canary(text: str) -> Spec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from fuseline.runtime import Answer
@@ -58,10 +58,9 @@ class ModelInfo:
     """the package's profile.json, for drift; left out of `to_dict(profile=False)`"""
 
     def to_dict(self, *, profile: bool = False) -> dict[str, Any]:
-        out = asdict(self)
-        if not profile:
-            del out["profile"]
-        return out
+        out = asdict(replace(self, profile=None))  # which would be copied through and through: it is large
+        del out["profile"]
+        return {**out, "profile": self.profile} if profile else out
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelInfo:
@@ -114,6 +113,8 @@ class Reply:
     """time inside the graph, of the batches that held these rows"""
     batch_sizes: tuple[int, ...] = ()
     """rows of each batch that held rows of this request"""
+    executions: float = 0.0
+    """this request's part of those batches; over all requests it adds up to the number of batches"""
     contributions: tuple[dict[str, Any] | None, ...] = ()
     """one a row where the call asked: {"class", "base", "inputs": {input: share}}; None for a bad row"""
 

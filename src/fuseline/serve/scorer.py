@@ -18,7 +18,7 @@ from fuseline.modalities import MediaRoot
 from fuseline.modalities.image import Image
 from fuseline.modalities.rows import Parsed
 from fuseline.runtime import Answer, Predictor
-from fuseline.serve.batching import Item, choose, cost_of, lengths_of
+from fuseline.serve.batching import Appetite, Item, choose, cost_of, lengths_of
 from fuseline.serve.calls import Row, RowSeen
 from fuseline.serve.settings import Settings
 
@@ -38,6 +38,8 @@ class Scored:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     batch_sizes: tuple[int, ...] = ()
+    executions: float = 0.0
+    """this request's part of the batches that it shared with others, so that sums over requests count each once"""
     seen: list[RowSeen] = field(default_factory=list)
 
 
@@ -69,6 +71,7 @@ class Scorer:
         self._lane = ThreadPoolExecutor(1, "compute")
         self._waiting: list[Item] = []
         self._decoding = 0
+        self._appetite = Appetite(settings.max_batch_rows)
         self._pace = 0.0
         """smoothed seconds of one unit of cost, 0 while unknown"""
         self._wake = asyncio.Event()
@@ -94,6 +97,7 @@ class Scorer:
             queue_seconds=max((r.waited for r in ran), default=0.0),
             compute_seconds=sum(b.seconds for b in batches.values()),
             batch_sizes=tuple(b.rows for b in batches.values()),
+            executions=sum(1 / r.batch.rows for r in ran),
         )
         if seen:
             out.seen = [self._seen(p, r, a) for (p, r), a in zip(results, out.answers, strict=True)]
@@ -145,7 +149,8 @@ class Scorer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self._company()
+            wanted = self._appetite.rows()
+            await self._company(wanted)
             now = time.monotonic()
             live = []
             for item in self._waiting:
@@ -155,7 +160,7 @@ class Scorer:
                     item.future.set_exception(late())
                     continue
                 live.append(item)
-            batch = choose(live, self.settings.max_batch_rows, self._most()) if live else []
+            batch = choose(live, wanted, self._most()) if live else []
             taken = set(map(id, batch))
             self._waiting = [i for i in live if id(i) not in taken]
             if batch:
@@ -169,10 +174,10 @@ class Scorer:
             most = min(most, self.settings.objective_ms / 1e3 * BATCH_SHARE / self._pace)
         return most
 
-    async def _company(self) -> None:
+    async def _company(self, wanted: int) -> None:
         """Wait for rows that are being decoded right now, as long as the first one may wait. Alone, it goes at once."""
         until = self._waiting[0].since + self.settings.max_wait_ms / 1e3
-        while self._decoding and len(self._waiting) < self.settings.max_batch_rows:
+        while self._decoding and len(self._waiting) < wanted:
             left = until - time.monotonic()
             if left <= 0:
                 return
@@ -200,6 +205,7 @@ class Scorer:
         batch.seconds = time.monotonic() - start
         pace = batch.seconds / cost_of(items)
         self._pace = pace if not self._pace else 0.8 * self._pace + 0.2 * pace
+        self._appetite.saw(items, batch.seconds)
         for item, answer, embedding in zip(items, answers, embeddings, strict=True):
             if not item.future.done():
                 item.future.set_result(_Ran(answer, embedding, now - item.since, batch))

@@ -178,7 +178,7 @@ class Service:
 
         return {
             "inference_count": int(counts["rows"]),
-            "execution_count": int(counts["executions"]),
+            "execution_count": round(counts["executions"]),
             "success": took("seconds"),
             "fail": {"count": int(counts["fail"]), "ns": 0},
             "queue": took("queue_seconds"),
@@ -287,6 +287,7 @@ class Service:
             queue_seconds=scored.queue_seconds,
             compute_seconds=scored.compute_seconds,
             batch_sizes=scored.batch_sizes,
+            executions=scored.executions,
             contributions=shares,
         )
         return reply, scored
@@ -310,7 +311,7 @@ class Service:
         counts = version.counts
         counts["success" if ok else "fail"] += 1
         counts["rows"] += len(reply.answers)
-        counts["executions"] += len(reply.batch_sizes)
+        counts["executions"] += reply.executions
         if ok:
             counts["queue_seconds"] += reply.queue_seconds
             counts["compute_seconds"] += reply.compute_seconds

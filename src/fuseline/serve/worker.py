@@ -29,6 +29,7 @@ def scored_to_dict(scored: Scored) -> dict[str, Any]:
         "queue": scored.queue_seconds,
         "compute": scored.compute_seconds,
         "batches": list(scored.batch_sizes),
+        "executions": scored.executions,
         "seen": [{"stats": s.stats, "embedding": s.embedding} for s in scored.seen],
     }
 
@@ -94,5 +95,8 @@ if __name__ == "__main__":
     # Ctrl-C and a supervisor's TERM reach the whole group; only the front decides when a worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The loop that takes and sends messages shares the interpreter with the threads that decode and compute: by default
+    # it would wait 5 ms for each of them to let go.
+    sys.setswitchinterval(5e-4)
     logging.basicConfig(level=logging.WARNING, format="worker %(process)d: %(message)s")
     asyncio.run(_main(int(sys.argv[1]), Settings.model_validate_json(sys.argv[2]), int(sys.argv[3])))

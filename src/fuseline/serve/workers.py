@@ -36,7 +36,7 @@ def scored_from_dict(data: Mapping[str, Any]) -> Scored:
         RowSeen(answer, s["stats"], None if s["embedding"] is None else tuple(s["embedding"]))
         for answer, s in zip(answers, data["seen"], strict=False)
     ]
-    return Scored(answers, data["queue"], data["compute"], tuple(data["batches"]), seen)
+    return Scored(answers, data["queue"], data["compute"], tuple(data["batches"]), data["executions"], seen)
 
 
 def _died() -> FuselineError:
