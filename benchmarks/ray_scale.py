@@ -25,8 +25,8 @@ from load import Connection, Got, post, quantile
 from serve_storm import known_rows
 
 from fuseline.serve.ray import APP, Scale, on_ray
-from fuseline.serve.run import spec_of
 from fuseline.serve.settings import Settings
+from fuseline.serve.specs import spec_of
 
 
 def replicas() -> int:

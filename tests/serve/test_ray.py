@@ -20,8 +20,8 @@ import pytest
 
 from fuseline.errors import FuselineError
 from fuseline.runtime import Answer
-from fuseline.serve.run import spec_of
 from fuseline.serve.settings import Settings
+from fuseline.serve.specs import spec_of
 
 pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
@@ -32,7 +32,7 @@ import sys
 import types
 from fuseline.monitor.recorder import Recorder
 from fuseline.serve.ray import Scale, serve_on_ray
-from fuseline.serve.run import spec_of
+from fuseline.serve.specs import spec_of
 from fuseline.serve.settings import Settings
 
 @contextlib.contextmanager

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fuseline.cli.watching import watch
 from fuseline.errors import FuselineError, unknown_kind
 
 if TYPE_CHECKING:
     from fuseline.serve.calls import ModelInfo
-    from fuseline.serve.run import Spec
+    from fuseline.serve.settings import Settings
+    from fuseline.serve.specs import Spec
 
 NAME = "serve"
 
@@ -26,7 +28,12 @@ def command(
         int | None, typer.Option(help="management routes, on 127.0.0.1 alone; default: there are none")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that compute; each holds every model")] = 1,
-    threads: Annotated[int | None, typer.Option(min=1, help="compute threads a worker; default: the quota")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="threads of one batch; default: all cores, quickest single answer; 1: most answers a second"
+        ),
+    ] = None,
     canary: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH:SHARE, a version that gets a share of a model's traffic")
     ] = None,
@@ -81,9 +88,8 @@ def command(
     SIGTERM drains: what is in flight is answered, then the server ends.
     """
     _need_serving()
-    from fuseline.cli.watching import watch
-    from fuseline.serve.run import serve, spec_of
     from fuseline.serve.settings import Settings
+    from fuseline.serve.specs import spec_of
 
     settings = Settings(
         host=host,
@@ -121,9 +127,7 @@ def command(
     }
     match engine:
         case "local":
-            with watch(**options) as seen:
-                tell = _tell(settings)
-                serve(specs, settings, observers=seen.observers, metrics=seen.metrics, state=seen.update, ready=tell)
+            _serve(specs, settings, options)
         case "ray":
             from fuseline.serve.ray import Scale, serve_on_ray
 
@@ -147,8 +151,27 @@ def command(
             raise unknown_kind("engine", engine, ("local", "ray"))
 
 
+def _serve(specs: list[Spec], settings: Settings, options: dict[str, Any]) -> None:
+    from fuseline.serve.workers import Workers
+
+    engine = Workers(settings)
+    engine.prestart()
+    from fuseline.serve.run import serve
+
+    with watch(**options) as seen:
+        serve(
+            specs,
+            settings,
+            observers=seen.observers,
+            metrics=seen.metrics,
+            state=seen.update,
+            ready=_tell(settings),
+            engine=engine,
+        )
+
+
 def _canary(text: str) -> Spec:
-    from fuseline.serve.run import spec_of
+    from fuseline.serve.specs import spec_of
 
     path, colon, share = text.rpartition(":")
     try:

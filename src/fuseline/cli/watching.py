@@ -78,7 +78,7 @@ def watch(
         observers["recorder"] = Recorder(record, share=record_share, megabytes=record_mb, redaction=redaction)
         closing.append(observers["recorder"])
     if drift:
-        observers["drift"] = DriftWatcher(registry, ignore=drift_ignore, labels=labels, recorded=record)
+        observers["drift"] = DriftWatcher(registry, rate=5, ignore=drift_ignore, labels=labels, recorded=record)
         closing.append(observers["drift"])
     gauges: list[Gauge] = []
     observers["alerts"] = Alerts(

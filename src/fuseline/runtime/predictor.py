@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from fuseline.data.table import Table
 from fuseline.errors import FuselineError, closest
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.cells import shorten
@@ -139,6 +138,8 @@ class Predictor:
         self, frames: Iterable[tuple[int, Any]], *, media: MediaRoot, batch_size: int = 32
     ) -> Iterator[tuple[int, list[Answer]]]:
         """Answer a streamed table: (first row, polars frame) in, (first row, answers) out. Memory: one frame."""
+        from fuseline.data.table import Table  # a server has no tables, and no need of polars
+
         for start, frame in frames:
             rows = Table.rows(frame)
             answers: list[Answer] = []

@@ -38,6 +38,9 @@ class Engine(Protocol):
     @property
     def workers(self) -> int: ...
 
+    lanes: int
+    """batches that run at the same time, over all workers"""
+
     @property
     def restarts(self) -> int: ...
 
@@ -47,15 +50,18 @@ class Engine(Protocol):
 class Local:
     """Computes in this process, on the running event loop's threads."""
 
-    def __init__(self, settings: Settings, threads: int | None = None) -> None:
+    def __init__(self, settings: Settings, threads: int | None = None, cores: int | None = None) -> None:
+        """`threads` of one batch, out of `cores`: what is left over runs other batches at the same time."""
         self.settings = settings
-        self.threads = threads or settings.threads or cpu_quota()
+        self.cores = cores or cpu_quota()
+        self.threads = threads or settings.threads or self.cores
+        self.lanes = max(1, self.cores // self.threads)
         self._scorers: dict[Key, Scorer] = {}
 
     async def load(self, path: Path, name: str | None = None) -> ModelInfo:
         predictor = await asyncio.to_thread(load, path, threads=self.threads)
         info = describe(predictor, name)
-        scorer = Scorer(predictor, self.settings, self.threads)
+        scorer = Scorer(predictor, self.settings, self.cores, self.lanes)
         await scorer.warm_up()
         old = self._scorers.get((info.name, info.version))
         self._scorers[info.name, info.version] = scorer

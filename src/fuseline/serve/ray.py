@@ -47,9 +47,10 @@ from fuseline.serve.doors import request_id
 from fuseline.serve.engine import Local
 from fuseline.serve.http import make_app
 from fuseline.serve.keys import Keys
-from fuseline.serve.run import Spec, listen, load_all
+from fuseline.serve.run import listen, load_all
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
+from fuseline.serve.specs import Spec
 from fuseline.serve.watch import Watcher
 
 APP = "fuseline"
@@ -93,7 +94,7 @@ class Replica:
         self.stack = ExitStack()
         self.seen = None if watching is None else self.stack.enter_context(watching())
         observers = None if self.seen is None else self.seen.observers
-        self.service = Service(Local(self.settings, threads), self.settings, observers)
+        self.service = Service(Local(self.settings, threads, threads), self.settings, observers)
         self.watcher = Watcher(self.service, self.settings.watch_seconds)
         await load_all(specs, self.service, self.watcher)  # warmed up: requests come only after this
         self.tasks = [asyncio.create_task(self._tick(), name="tick")]

@@ -61,7 +61,9 @@ async def _predict(service: Service, settings: Settings, request: Request, model
     state = request.scope.get("state", {})
     call = Call(model, (), state.get("id", ""), version, door="rest", key=state.get("key"))
     try:
-        rows, contributions = await _rows(request, service.info(model, version), settings)
+        info = service.info(model, version)
+        service.check_room(model)
+        rows, contributions = await _rows(request, info, settings)
         deadline = deadline_of(request.headers.get("x-deadline-ms"), start)
     except FuselineError as error:
         service.refused(call, error)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,46 +19,13 @@ from fuseline.serve.http import Metrics, State, make_admin, make_app
 from fuseline.serve.keys import Keys
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
+from fuseline.serve.specs import Spec
 from fuseline.serve.watch import Served, Watcher, stamp_of
 from fuseline.serve.wire import Protocol
 from fuseline.serve.workers import Workers
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LAG = 0.5
 """seconds between "not ready" and the closed door: connections that are kept open get an answer that closes them"""
-
-
-@dataclass(frozen=True)
-class Spec:
-    """One package as the command line names it: [NAME=]PATH."""
-
-    path: Path
-    name: str
-    share: float | None = None
-    shadow: bool = False
-
-
-def spec_of(text: str, *, share: float | None = None, shadow: bool = False) -> Spec:
-    """Raises FuselineError ``no_such_file``, ``bad_package`` or ``bad_request`` (a name that no URL can hold)."""
-    name, equals, path = text.partition("=")
-    if not equals or "/" in name:
-        name, path = "", text
-    folder = Path(path)
-    manifest = next((p for p in (folder / "model.fuse", folder) if (p / "manifest.json").is_file()), None)
-    if manifest is None:
-        raise FuselineError("no_such_file", f"no package at {folder}", "a package is a folder NAME.fuse/")
-    if not name:
-        try:
-            name = str(json.loads((manifest / "manifest.json").read_text(encoding="utf-8"))["name"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise FuselineError("bad_package", f"{folder}/manifest.json names nothing", "export it again") from None
-    if not NAME.fullmatch(name):
-        raise FuselineError(
-            "bad_request",
-            f"{name[:80]!r} cannot be a model's name in a URL",
-            f"give one: NAME={folder} (letters, digits, _.-)",
-        )
-    return Spec(folder, name, share, shadow)
 
 
 async def load_all(specs: Sequence[Spec], service: Service, watcher: Watcher) -> list[ModelInfo]:
@@ -111,6 +75,7 @@ def _uvicorn(app: Any, settings: Settings) -> _Server:
             lifespan="off",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             h11_max_incomplete_event_size=int(settings.max_header_kb * 1024),
             timeout_keep_alive=30,
@@ -131,10 +96,11 @@ class Running:
         observers: Mapping[str, Observer] | None = None,
         metrics: Metrics | None = None,
         state: State = lambda gauges: None,
+        engine: Workers | None = None,
     ) -> None:
         self.specs, self.settings, self.metrics, self.state = tuple(specs), settings, metrics, state
         self.keys = Keys(Path(settings.keys)) if settings.keys else None
-        self.engine = Workers(settings)
+        self.engine = engine or Workers(settings)
         self.service = Service(self.engine, settings, observers)
         self.watcher = Watcher(self.service, settings.watch_seconds)
         self.socket = listen(settings.host, settings.port)
@@ -219,11 +185,12 @@ def serve(
     metrics: Metrics | None = None,
     state: State = lambda gauges: None,
     ready: Callable[[list[ModelInfo], int], None] = lambda infos, port: None,
+    engine: Workers | None = None,
 ) -> None:
-    """Serve until a signal. See :class:`Running`."""
+    """Serve until a signal. See :class:`Running`. `engine`: workers that were started already."""
 
     async def main() -> None:
-        running = Running(specs, settings, observers=observers, metrics=metrics, state=state)
+        running = Running(specs, settings, observers=observers, metrics=metrics, state=state, engine=engine)
         await running.run(lambda infos: ready(infos, running.port))
 
     asyncio.run(main())

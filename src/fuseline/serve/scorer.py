@@ -60,7 +60,8 @@ class _Batch:
 class Scorer:
     """Runs one predictor for many requests at once. Lives on one event loop."""
 
-    def __init__(self, predictor: Predictor, settings: Settings, threads: int) -> None:
+    def __init__(self, predictor: Predictor, settings: Settings, threads: int, lanes: int = 1) -> None:
+        """`threads` that decode, and `lanes`: batches that run at the same time."""
         self.predictor = predictor
         self.settings = settings
         for modality in predictor.rows.modalities.values():
@@ -68,7 +69,9 @@ class Scorer:
                 pixels = min(modality.config.max_pixels, settings.max_pixels)
                 modality.config = modality.config.model_copy(update={"max_pixels": pixels})
         self._decoders = ThreadPoolExecutor(max(1, threads), "decode")
-        self._lane = ThreadPoolExecutor(1, "compute")
+        self._lanes = ThreadPoolExecutor(lanes, "compute")
+        self._free = asyncio.Semaphore(lanes)
+        self._running: set[asyncio.Task[None]] = set()
         self._waiting: list[Item] = []
         self._decoding = 0
         self._appetite = Appetite(settings.max_batch_rows)
@@ -149,6 +152,8 @@ class Scorer:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            await self._free.acquire()
+            self._waiting = [i for i in self._waiting if not i.future.done()]
             wanted = self._appetite.rows()
             await self._company(wanted)
             now = time.monotonic()
@@ -164,7 +169,17 @@ class Scorer:
             taken = set(map(id, batch))
             self._waiting = [i for i in live if id(i) not in taken]
             if batch:
-                await self._compute(batch, now)
+                task = asyncio.create_task(self._on_a_lane(batch, now), name="batch")
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            else:
+                self._free.release()
+
+    async def _on_a_lane(self, batch: list[Item], now: float) -> None:
+        try:
+            await self._compute(batch, now)
+        finally:
+            self._free.release()
 
     def _most(self) -> float:
         """The cost of a batch at most. One that runs for longer than its share of the objective helps nobody: on a
@@ -176,6 +191,8 @@ class Scorer:
 
     async def _company(self, wanted: int) -> None:
         """Wait for rows that are being decoded right now, as long as the first one may wait. Alone, it goes at once."""
+        if not self._waiting:
+            return
         until = self._waiting[0].since + self.settings.max_wait_ms / 1e3
         while self._decoding and len(self._waiting) < wanted:
             left = until - time.monotonic()
@@ -192,7 +209,7 @@ class Scorer:
         batch = _Batch(len(items))
         start = time.monotonic()
         try:
-            answers, embeddings = await loop.run_in_executor(self._lane, self._answer, [i.parsed for i in items])
+            answers, embeddings = await loop.run_in_executor(self._lanes, self._answer, [i.parsed for i in items])
         except Exception as error:
             if len(items) > 1:  # one of them is the cause; alone, it fails alone
                 log.warning("a batch of %d failed and is run row by row: %s", len(items), type(error).__name__)
@@ -223,9 +240,9 @@ class Scorer:
     async def close(self) -> None:
         if self._runner is not None:
             self._runner.cancel()
-            await asyncio.gather(self._runner, return_exceptions=True)
+            await asyncio.gather(self._runner, *self._running, return_exceptions=True)
         self._decoders.shutdown(wait=False, cancel_futures=True)
-        self._lane.shutdown(wait=False, cancel_futures=True)
+        self._lanes.shutdown(wait=False, cancel_futures=True)
 
 
 def late() -> FuselineError:

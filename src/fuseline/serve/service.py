@@ -243,20 +243,26 @@ class Service:
             contributions.check(chosen.info, cost, settings.max_rows)
         if not self.engine.has((model.name, chosen.info.version)):
             raise FuselineError("not_ready", f"{model.name} is not ready", "retry in a moment")
-        full = model.waiting_rows + cost > settings.queue_rows and model.waiting_rows > 0
-        if full or self.wait_seconds(model.name) > settings.objective_ms / 1e3:
-            waiting = f"{model.waiting_rows} rows wait already"
-            raise FuselineError(
-                "overloaded", f"{model.name} is overloaded: {waiting}", "retry later, as Retry-After says"
-            )
+        self.check_room(model.name, cost)
         return cost
+
+    def check_room(self, name: str, rows: int = 1) -> None:
+        """Raises FuselineError ``overloaded`` where that many rows may not come in. Doors ask before they read a body:
+        under a flood, reading what will be refused is most of the work."""
+        model = self._models.get(name)
+        if model is None:
+            return
+        full = model.waiting_rows + rows > self.settings.queue_rows and model.waiting_rows > 0
+        if full or self.wait_seconds(name) > self.settings.objective_ms / 1e3:
+            waiting = f"{model.waiting_rows} rows wait already"
+            raise FuselineError("overloaded", f"{name} is overloaded: {waiting}", "retry later, as Retry-After says")
 
     def wait_seconds(self, name: str) -> float:
         """How long a row that comes now would wait, by the pace of late; 0 where unknown."""
         model = self._models.get(name)
         if model is None:
             return 0.0
-        return model.waiting_rows * model.row_seconds / max(1, self.engine.workers)
+        return model.waiting_rows * model.row_seconds / self.engine.lanes
 
     async def _answer(self, model: Model, chosen: Version, call: Call, cost: int) -> tuple[Reply, Scored]:
         settings, key = self.settings, (model.name, chosen.info.version)

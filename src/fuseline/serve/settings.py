@@ -15,7 +15,12 @@ class Settings(Frozen):
         None, ge=0, le=65535, description="management routes, on 127.0.0.1 alone; default: there are none"
     )
     workers: int = Field(1, ge=1, le=64, description="processes that compute; each holds every model")
-    threads: int | None = Field(None, ge=1, description="compute threads a worker; default: its share of the quota")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="threads of one batch; default: the worker's share of the quota, for the quickest single answer; "
+        "1: as many batches at once as there are cores, for the most answers a second",
+    )
 
     max_batch_rows: int = Field(32, ge=1, le=4096, description="rows of a batch at most")
     max_wait_ms: float = Field(2.0, ge=0, le=1000, description="how long a row may wait for others to share its batch")

@@ -1,4 +1,4 @@
-"""A worker process: `python -m fuseline.serve.worker FD SETTINGS THREADS`. Messages in, answers out, over one socket.
+"""A worker process, `python -m fuseline.serve.worker FD SETTINGS THREADS CORES`: messages in, answers out.
 
 It ends when the front's end of the socket closes, however the front ended.
 """
@@ -84,11 +84,11 @@ class _Worker:
                 raise AssertionError(message["do"])
 
 
-async def _main(descriptor: int, settings: Settings, threads: int) -> None:
+async def _main(descriptor: int, settings: Settings, threads: int, cores: int) -> None:
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=connection, limit=2**20)
-    await _Worker(Local(settings, threads), writer).serve(reader)
+    await _Worker(Local(settings, threads, cores), writer).serve(reader)
 
 
 if __name__ == "__main__":
@@ -99,4 +99,4 @@ if __name__ == "__main__":
     # it would wait 5 ms for each of them to let go.
     sys.setswitchinterval(5e-4)
     logging.basicConfig(level=logging.WARNING, format="worker %(process)d: %(message)s")
-    asyncio.run(_main(int(sys.argv[1]), Settings.model_validate_json(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(_main(int(sys.argv[1]), Settings.model_validate_json(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -26,6 +27,12 @@ from fuseline.serve.settings import Settings
 
 log = logging.getLogger(__name__)
 
+MEMORY = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+}
+"""The C library keeps freed memory for every thread, and activations of every shape pass through: give it back."""
 QUICK_DEATH = 5.0
 """seconds below which a worker's life was too short: after two in a row the next start waits, longer each time"""
 
@@ -59,7 +66,9 @@ class Workers:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.threads = settings.threads or max(1, cpu_quota() // settings.workers)
+        self.cores = max(1, cpu_quota() // settings.workers)
+        self.threads = settings.threads or self.cores
+        self.lanes = settings.workers * max(1, self.cores // self.threads)
         self._children: list[_Child | None] = [None] * settings.workers
         self._keepers: list[asyncio.Task[None]] = []
         self._loaded: dict[Key, Path] = {}
@@ -67,6 +76,12 @@ class Workers:
         self._restarts = 0
         self._closing = False
         self._changed = asyncio.Condition()
+        self._early: list[tuple[subprocess.Popen[bytes], socket.socket]] = []
+
+    def prestart(self) -> None:
+        """Start the processes now, before there is a loop to talk to them: they come up while the front still imports
+        its own libraries."""
+        self._early = [self._start() for _ in range(self.workers)]
 
     async def start(self) -> None:
         """Start every process; returns when each has one."""
@@ -97,14 +112,20 @@ class Workers:
                 log.warning("worker %d ended (%s) and is started again", slot, child.process.returncode)
 
     async def _spawn(self) -> tuple[_Child, asyncio.StreamReader]:
-        ours, theirs = socket.socketpair()
-        arguments = [sys.executable, "-m", "fuseline.serve.worker", str(theirs.fileno())]
-        arguments += [self.settings.model_dump_json(), str(self.threads)]
-        process = subprocess.Popen(arguments, pass_fds=(theirs.fileno(),), start_new_session=True)
-        theirs.close()
+        process, ours = self._early.pop() if self._early else self._start()
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
         return _Child(process, writer, time.monotonic()), reader
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        arguments = [sys.executable, "-m", "fuseline.serve.worker", str(theirs.fileno())]
+        arguments += [self.settings.model_dump_json(), str(self.threads), str(self.cores)]
+        process = subprocess.Popen(
+            arguments, pass_fds=(theirs.fileno(),), start_new_session=True, env={**MEMORY, **os.environ}
+        )
+        theirs.close()
+        return process, ours
 
     async def _read(self, child: _Child, reader: asyncio.StreamReader) -> None:
         try:
@@ -203,6 +224,9 @@ class Workers:
 
     async def close(self) -> None:
         self._closing = True
+        for process, ours in self._early:  # started, and never talked to
+            ours.close()
+            process.wait()
         for child in self._children:
             if child is not None:
                 child.writer.close()

@@ -86,6 +86,9 @@ class Fake:
         assert not call.rows
         assert error.code
 
+    def check_room(self, name: str, rows: int = 1) -> None:
+        assert rows == 1
+
     def models(self) -> list[ModelInfo]:
         return self.infos
 

@@ -115,6 +115,7 @@ async def _infer(service: Core, settings: Settings, request: Request, at: Target
     caller = Caller(at.model, at.version, "v2", _request_id(request), None, getattr(request.state, "key", None))
     try:
         service.info(*at)  # an unknown model is told before its body is read
+        service.check_room(at.model)
         caller = replace(caller, deadline=deadline_of(headers.get("x-deadline-ms"), start))
         body = await read_body(request, settings)
         asked = decode_request(body, headers.get("inference-header-content-length"), settings)
