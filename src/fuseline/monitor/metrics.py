@@ -20,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
 from fuseline.monitor.compare import DriftResult
+from fuseline.monitor.rules.rates import BUCKETS, CALLERS, FAULTS
 from fuseline.monitor.seen import broken_inputs
 from fuseline.monitor.series import Series
 from fuseline.tasks.labels import text_of
@@ -30,32 +31,7 @@ if TYPE_CHECKING:
 OTHER = "other"
 MOST_LABELS = 50
 DOORS = frozenset({"rest", "v2", "grpc", "ray", "warmup", "shadow"})
-CODES = frozenset(
-    {
-        "ok",
-        "bad_request",
-        "unauthorized",
-        "forbidden",
-        "unknown_model",
-        "unknown_version",
-        "not_found",
-        "bad_rows",
-        "bad_cell",
-        "unknown_column",
-        "unsafe_path",
-        "too_large",
-        "unsupported_type",
-        "overloaded",
-        "rate_limited",
-        "cancelled",
-        "internal",
-        "not_ready",
-        "draining",
-        "worker_died",
-        "deadline",
-    }
-)
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+CODES = frozenset({"ok", *CALLERS, *FAULTS})
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -84,9 +60,9 @@ class Metrics:
 
         self.requests = counter("requests_total", "requests by outcome", "model", "version", "door", "code")
         self.rows = counter("rows_total", "answered rows; error: unreadable", "model", "version", "outcome")
-        self.request_seconds = histogram("request_seconds", "from the door to the answer", SECONDS, "model", "door")
-        self.queue_seconds = histogram("queue_seconds", "wait for a batch", SECONDS, "model")
-        self.compute_seconds = histogram("compute_seconds", "inside the graph", SECONDS, "model")
+        self.request_seconds = histogram("request_seconds", "from the door to the answer", BUCKETS, "model", "door")
+        self.queue_seconds = histogram("queue_seconds", "wait for a batch", BUCKETS, "model")
+        self.compute_seconds = histogram("compute_seconds", "inside the graph", BUCKETS, "model")
         self.batch_rows = histogram("batch_rows", "rows of a batch, once a request in it", ROWS, "model")
         self.waiting_rows = gauge("waiting_rows", "rows accepted and not yet answered", "model")
         self.queue_limit_rows = gauge("queue_limit_rows", "rows that may wait before 429", "model")
@@ -115,6 +91,8 @@ class Metrics:
             self._models.setdefault(info.name, {})[info.version] = info
             self._series.setdefault(info.name, Series())
         self.model_info.labels(info.name, info.version, info.task, info.fuseline).set(1)
+        for code in FAULTS:  # a counter that appears at 1 has no rate: its first jump would be missed
+            self.requests.labels(info.name, info.version, "rest", code)
         profile = info.profile or {}
         for name in info.inputs:
             entry = profile.get(name)

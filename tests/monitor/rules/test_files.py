@@ -13,11 +13,10 @@ from typer.testing import CliRunner, Result
 
 from fuseline.cli import monitor
 from fuseline.errors import FuselineError
-from fuseline.monitor import metrics
 from fuseline.monitor.rules import ALERTS, Options, read, texts, write
 from fuseline.monitor.rules.options import UNSET, duration
 from fuseline.monitor.rules.proofs import proofs
-from fuseline.monitor.rules.rates import BUCKETS, CALLERS
+from fuseline.monitor.rules.rates import CALLERS, FAULTS
 
 
 def call(*words: str | Path) -> Result:
@@ -154,9 +153,10 @@ def test_an_objective_between_two_buckets_is_refused_with_the_choices() -> None:
     assert told.value.code == "bad_options"
 
 
-def test_what_the_rules_know_is_what_the_metrics_say() -> None:
-    assert BUCKETS == metrics.SECONDS
-    assert set(CALLERS) < metrics.CODES
+def test_every_status_of_the_server_is_the_callers_or_its_own() -> None:
+    from fuseline.serve.status import STATUS
+
+    assert set(STATUS) == {*CALLERS, *FAULTS}
 
 
 def test_the_highest_burn_is_possible_at_the_lowest_objective() -> None:

@@ -18,6 +18,7 @@ CALLERS = (
     "unknown_model",
     "unknown_version",
     "not_found",
+    "not_allowed",
     "bad_rows",
     "bad_cell",
     "unknown_column",
@@ -28,6 +29,8 @@ CALLERS = (
     "cancelled",
 )
 """error codes that are the caller's doing"""
+FAULTS = ("overloaded", "internal", "not_ready", "draining", "worker_died", "deadline")
+"""error codes that are the server's"""
 UNWATCHED_DOORS = ("warmup", "shadow")
 """doors whose requests nobody waits for"""
 
@@ -44,8 +47,7 @@ WINDOWS = (5 * MINUTE, 30 * MINUTE, HOUR, 6 * HOUR, 3 * DAY)
 LONG_WINDOWS = (HOUR, 6 * HOUR, 3 * DAY)
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""upper bounds of fuseline_request_seconds, in seconds: the objectives that Prometheus can tell. The same as
-metrics.SECONDS, which cannot be imported without prometheus-client."""
+"""upper bounds of fuseline_request_seconds, in seconds: the objectives that Prometheus can tell"""
 
 
 def quick(options: Options) -> str:
