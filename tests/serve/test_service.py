@@ -165,7 +165,7 @@ def test_a_wait_beyond_the_objective_is_refused(open_service: Any, rows: Any) ->
     async def go() -> None:
         async with open_service(objective_ms=50) as service:
             model = service._models["clinic"]
-            model.row_seconds, model.waiting_rows = 0.1, 1
+            model.row_seconds, model.waiting_rows = 1.0, 1
             with pytest.raises(FuselineError, match="overloaded"):
                 await service.predict(call([rows[0]]))
 

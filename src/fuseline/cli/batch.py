@@ -46,7 +46,9 @@ def command(
     )
     console = Console()
     console.print(
-        f"{counts['rows']} rows answered, {counts['errors']} with errors: {out}, {counts['parts']} parts", markup=False
+        f"{counts['rows']} rows answered, {counts['errors']} with errors: {out}, {counts['parts']} parts",
+        markup=False,
+        soft_wrap=True,
     )
     if counts["errors"]:
         raise typer.Exit(1)

@@ -77,8 +77,9 @@ class Doors:
         keys: Keys | None = None,
         closing: Callable[[], bool] = lambda: False,
         wait: Callable[[], float] = lambda: 1.0,
+        max_header: float = 16 * 1024,
     ) -> None:
-        self.app, self.keys, self.closing, self.wait = app, keys, closing, wait
+        self.app, self.keys, self.closing, self.wait, self.max_header = app, keys, closing, wait, max_header
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -103,6 +104,11 @@ class Doors:
             await send(message)
 
         try:
+            # The parser's own limit holds only for a head that comes in pieces.
+            if sum(len(k) + len(v) for k, v in scope["headers"]) + len(scope["path"]) > self.max_header:
+                raise FuselineError(
+                    "headers_too_large", "the request's headers are too large", "send fewer, or shorter"
+                )
             if self.keys is not None and path not in OPEN and not self._asset(path):
                 scope["state"]["key"] = self.keys.check(secret_of(scope))
             await self.app(scope, receive, sending)

@@ -60,7 +60,7 @@ def make_app(
     def wait() -> float:
         return max((service.wait_seconds(g.model) for g in service.gauges()), default=1.0)
 
-    return Doors(app, keys=keys, closing=lambda: service.draining, wait=wait)
+    return Doors(app, keys=keys, closing=lambda: service.draining, wait=wait, max_header=settings.max_header_kb * 1024)
 
 
 def _health(app: FastAPI, service: Service, metrics: Metrics | None, state: State) -> None:

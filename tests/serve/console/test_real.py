@@ -13,8 +13,9 @@ from selenium import webdriver
 from serve.console.standin import Page, Standin
 
 from fuseline.runtime import load
-from fuseline.serve.run import Running, spec_of
+from fuseline.serve.run import Running
 from fuseline.serve.settings import Settings
+from fuseline.serve.specs import spec_of
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ CALLERS = (
     "unknown_column",
     "unsafe_path",
     "too_large",
+    "headers_too_large",
     "unsupported_type",
     "rate_limited",
     "cancelled",
