@@ -182,8 +182,9 @@ def main() -> None:
         lambda: [training_ratio("frozen", 3, 1, cached=False)],
         lambda: [training_ratio("full", 3, 1, cached=False)],
     ):
-        rows += part()
-        print(rows[-1], file=sys.stderr, flush=True)
+        found = part()
+        rows += found
+        print(*found, sep="\n", file=sys.stderr, flush=True)
     tell("speed against bare loops", rows, args.out)
 
 

@@ -64,3 +64,15 @@ def test_ctrl_c_is_a_keyboard_interrupt_that_says_how_to_go_on(
     assert f"--resume {tmp_path / 'run'}" in capsys.readouterr().err
     run = fuseline.resume(tmp_path / "run", quiet=True)
     assert run.metrics == api.train(table, out=tmp_path / "whole", quiet=True).metrics
+
+
+@pytest.mark.parametrize("interval_steps", [1, 3, 4])
+def test_intervals_that_do_not_divide_the_steps(interval_steps: int, tmp_path: Path) -> None:
+    """As in every table of more rows than an interval has steps: each interval is validated, the last one too."""
+    table = made.make_table(tmp_path, 60)
+    run = api.train(recipe(table, batch_size=6, interval_steps=interval_steps), out=tmp_path / "run", quiet=True)
+    history = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    steps = [int(float(line.split(",")[1])) for line in history[1:]]
+    assert len(history) - 1 == -(-10 // interval_steps)
+    assert 10 <= steps[-1] < 10 + len(steps)
+    assert np.isfinite(run.score("log_loss"))

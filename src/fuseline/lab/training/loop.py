@@ -122,8 +122,11 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
     train, val = prepared.rows("train"), prepared.rows("val")
     per_epoch = steps_per_epoch(len(train), spec.batch_size)
     total = spec.epochs * per_epoch
-    interval_steps = min(spec.interval_steps, per_epoch)
-    intervals = math.ceil(total / interval_steps)
+    intervals = math.ceil(total / min(spec.interval_steps, per_epoch))
+    # Whole intervals, a few steps more than asked where they do not divide: Lightning validates after as many steps as
+    # the first interval had, so that a shorter last one would end without a validation.
+    interval_steps = math.ceil(total / intervals)
+    total = intervals * interval_steps
     metric = prepared.task.metric if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
