@@ -28,7 +28,8 @@ from load import Connection, Got, Server, post, quantile, server
 from serve_storm import known_rows
 
 import fuseline
-from fuseline.serve.batching import Item, choose, lengths_of
+from fuseline.modalities.rows import lengths_of
+from fuseline.serve.batching import Item, choose
 from fuseline.serve.scorer import NO_FILES
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -91,9 +90,5 @@ class Image:
     def summary(self, value: np.ndarray) -> dict[str, float | str]:
         """Mean and spread of the pixels on a scale of 0 to 1, and the picture's own width and height in pixels."""
         facts: dict[str, float] = getattr(value, "facts", {})
-        # Through the counts of the 256 values: a server does this for every watched row, and it is ten times quicker.
-        counts = np.bincount(np.asarray(value).reshape(-1), minlength=256)
-        levels = np.arange(256) / 255
-        mean = float(counts @ levels) / value.size
-        spread = float(counts @ (levels - mean) ** 2) / value.size
-        return {"brightness": mean, "contrast": math.sqrt(spread), **facts}
+        plain = np.asarray(value)
+        return {"brightness": float(plain.mean()) / 255, "contrast": float(plain.std()) / 255, **facts}

@@ -84,3 +84,16 @@ class RowParser:
         for name in self.names:
             out |= self.collate(name, [row[name] for row in rows])
         return out
+
+
+def lengths_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | None]) -> np.ndarray:
+    """(M,) in (0, 1]. An absent input still costs the dummy that stands for it: a picture's whole, a text's least."""
+    out = []
+    for name, modality in modalities.items():
+        if not modality.lengths:
+            out.append(1.0)
+            continue
+        low, high = next(iter(modality.lengths.values()))
+        value = values[name]
+        out.append(max(low, low if value is None else len(value)) / high)
+    return np.array(out, dtype=np.float64)

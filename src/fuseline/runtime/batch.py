@@ -19,7 +19,7 @@ import polars as pl
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.modalities import MediaRoot
-from fuseline.modalities.rows import Parsed
+from fuseline.modalities.rows import Parsed, lengths_of
 from fuseline.package.files import sha256_of
 from fuseline.progress import Voice
 from fuseline.runtime.backend import cpu_quota
@@ -77,7 +77,10 @@ class Scorer:
         if columns:
             rows = Table.rows(self.job.table.take(np.arange(start, stop), columns))
         parsed = list(self._decoders.map(self._decode, rows, places))
-        order = sorted((i for i, p in enumerate(parsed) if p.error is None), key=lambda i: self._length(parsed[i]))
+        modalities = self.predictor.rows.modalities
+        # A batch is padded to its longest: rows of like length go together.
+        lengths = [0.0 if p.error else float(lengths_of(modalities, p.values).sum()) for p in parsed]
+        order = sorted((i for i, p in enumerate(parsed) if p.error is None), key=lengths.__getitem__)
         answers = [Answer(error=p.error, notes=p.notes) for p in parsed]
         for at in range(0, len(order), self.job.batch_size):
             batch = order[at : at + self.job.batch_size]
@@ -93,15 +96,6 @@ class Scorer:
         except Exception as error:  # a defect of ours; hours of other rows shall not be lost to it
             log.exception("row %d could not be read", place)
             return Parsed(error=FuselineError("bad_rows", f"could not be read ({type(error).__name__})", row=place))
-
-    def _length(self, parsed: Parsed) -> float:
-        """How long a row's inputs are, as shares of their largest: a batch is padded to its longest."""
-        total = 0.0
-        for name, modality in self.predictor.rows.modalities.items():
-            value = parsed.values[name]
-            if value is not None and modality.lengths:
-                total += len(value) / next(iter(modality.lengths.values()))[1]
-        return total
 
     def _answer(self, parsed: Sequence[Parsed]) -> list[Answer]:
         try:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from fuseline.modalities import Modality
 from fuseline.modalities.rows import Parsed
 
 
@@ -23,19 +22,6 @@ class Item:
     deadline: float
     since: float
     future: asyncio.Future[Any] = field(repr=False)
-
-
-def lengths_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | None]) -> np.ndarray:
-    """(M,) in (0, 1]. An absent input still costs the dummy that stands for it: a picture's whole, a text's least."""
-    out = []
-    for name, modality in modalities.items():
-        if not modality.lengths:
-            out.append(1.0)
-            continue
-        low, high = next(iter(modality.lengths.values()))
-        value = values[name]
-        out.append(max(low, low if value is None else len(value)) / high)
-    return np.array(out, dtype=np.float64)
 
 
 class Appetite:

@@ -16,9 +16,9 @@ import numpy as np
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.image import Image
-from fuseline.modalities.rows import Parsed
+from fuseline.modalities.rows import Parsed, lengths_of
 from fuseline.runtime import Answer, Predictor
-from fuseline.serve.batching import Appetite, Item, choose, cost_of, lengths_of
+from fuseline.serve.batching import Appetite, Item, choose, cost_of
 from fuseline.serve.calls import Row, RowSeen
 from fuseline.serve.settings import Settings
 

@@ -47,12 +47,12 @@ class Alert:
 _SHARE = "{{ $value | humanizePercentage }}"
 _ROWS = ("fuseline_rows_total", "rows")
 
-_ERRORS_TODO = (
+_ERRORS_ADVICE = (
     "Look at the codes on the dashboard. overloaded, deadline: too few workers or a slower model; add workers or "
     "replicas. worker_died, internal: read the server's log by request id; roll back the newest version if it began "
     "with it. not_ready, draining: a rollout without enough replicas."
 )
-_SLOW_TODO = (
+_SLOW_ADVICE = (
     "Compare queue and compute time on the dashboard. Queue grew: too few workers or batches that wait too long. "
     "Compute grew: larger inputs, a heavier version, or too few cores (look at CPU throttling)."
 )
@@ -83,8 +83,8 @@ def _burns(word: str, area: str, part: str, whole: str, what: str, todo: str) ->
 
 
 ALERTS: tuple[Alert, ...] = (
-    *_burns("Error", "errors", "failed", "counted", "got no answer through the server's fault", _ERRORS_TODO),
-    *_burns("Latency", "latency", "slow", "timed", "took longer than the objective", _SLOW_TODO),
+    *_burns("Error", "errors", "failed", "counted", "got no answer through the server's fault", _ERRORS_ADVICE),
+    *_burns("Latency", "latency", "slow", "timed", "took longer than the objective", _SLOW_ADVICE),
     Alert(
         "FuselineErrorShare",
         "warning",
