@@ -6,6 +6,7 @@ two files cannot disagree and the package is not twice its size.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -138,10 +139,24 @@ def strip(proto: onnx.ModelProto) -> None:
     proto.producer_name, proto.producer_version, proto.doc_string = "fuseline", "", ""
     graph = proto.graph
     graph.doc_string = ""
+    for node in graph.node:
+        node.name = f"{scope_of(node)}/{node.name}"
     for part in (proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         del part.metadata_props[:]
     for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         part.doc_string = ""
+
+
+def scope_of(node: onnx.NodeProto) -> str:
+    """The module that a node came from, e.g. `encoders.1.backbone.model.layer.3`; `` where the exporter lost it.
+
+    Node names carry it from here on: compression picks the nodes of one module by it, and a profile adds up by it.
+    """
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            scopes = [s for s in ast.literal_eval(entry.value) if s.startswith("model.")]
+            return scopes[-1].removeprefix("model.") if scopes else ""
+    return ""
 
 
 def link_weights(proto: onnx.ModelProto, weights: Path) -> None:
