@@ -15,6 +15,7 @@ __all__ = [
     "Run",
     "__version__",
     "compare",
+    "compress",
     "evaluate",
     "init",
     "load",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from fuseline.api import Run, compare, evaluate, init, predict, resume, train
+    from fuseline.api import Run, compare, compress, evaluate, init, predict, resume, train
     from fuseline.errors import FuselineError
     from fuseline.estimators import FusionClassifier, FusionRegressor
     from fuseline.recipe import Recipe, load_recipe
@@ -40,6 +41,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Run": "api",
     "compare": "api",
+    "compress": "api",
     "evaluate": "api",
     "init": "api",
     "load": "runtime",

@@ -70,9 +70,9 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register() -> None:
-    from fuseline.cli import batch, compare, demo, deploy, drift, evaluate, init, keys, monitor, predict, serve, train
+    from fuseline.cli import batch, compare, compress, demo, deploy, drift, evaluate, init, keys, monitor, predict, serve, train
 
-    for module in (init, train, evaluate, predict, batch, compare, demo, serve, keys, drift, deploy):
+    for module in (init, train, evaluate, predict, batch, compare, compress, demo, serve, keys, drift, deploy):
         app.command(module.NAME)(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

@@ -1,16 +1,22 @@
 """Reading and writing NAME.fuse/.
 
 Members: `manifest.json` (format version and the sha256 of every other member, checked before anything is parsed),
-`recipe.yaml`, `columns.json` (fitted state of every input), `task.json`, `graph.onnx`, `weights.safetensors` (the
-trained parameters; the graph refers to them as ONNX external data, so they are stored once), `tokenizers/NAME.json`,
-`profile.json`, `metrics.json`, `parity.json`, `README.md` (model card).
+`recipe.yaml`, `columns.json` (fitted state of every input), `task.json`, `tokenizers/NAME.json`, `profile.json`,
+`metrics.json`, `parity.json`, `README.md` (model card), `compression.json` (of a compressed package: what was done to
+which parent, and under `runtime` the backend and precision that it was measured with).
+
+The model itself lies there for one backend at least:
+- onnxruntime: `graph.onnx`, whose large constants are ONNX external data in `weights.safetensors` (the trained
+  parameters, stored once) or in `weights.bin` (those of a quantised graph)
+- openvino: `openvino.xml` and `openvino.bin`, optionally `openvino.blob`, the same compiled for one kind of processor
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +27,11 @@ from fuseline.package.files import sha256_of, write_json
 from fuseline.recipe import Recipe, parse_recipe
 
 FORMAT = 1
-REQUIRED = ("recipe.yaml", "columns.json", "task.json", "graph.onnx")
+REQUIRED = ("recipe.yaml", "columns.json", "task.json")
+GRAPHS = {"onnxruntime": ("graph.onnx",), "openvino": ("openvino.xml", "openvino.bin")}
+"""backend -> the members without which it cannot run; the first backend that is there is a package's default"""
+PRECISIONS = frozenset(("float32", "bfloat16", "bf16", "int8", "int8-dynamic", "weights-int8", "weights-int4"))
+"""what compression.json may say of numbers, several joined by `+`"""
 PARSED_LIMIT = 256 * 2**20
 
 
@@ -36,10 +46,26 @@ class Package:
     """input name -> {"modality": name, "state": fitted state}"""
     task: dict[str, Any]
     """{"kind": name, "state": fitted state}"""
+    runtime: dict[str, Any] = field(default_factory=dict)
+    """{"backend": name, "precision": e.g. "int8+bf16", "options": {}} that the package was measured with; {} where it
+    says nothing, which means float32"""
 
     @property
-    def graph(self) -> Path:
-        return self.folder / "graph.onnx"
+    def backends(self) -> tuple[str, ...]:
+        """Those that the package holds a graph for."""
+        members = self.manifest["members"]
+        return tuple(backend for backend, needed in GRAPHS.items() if all(m in members for m in needed))
+
+    @property
+    def backend(self) -> str:
+        """The one that it runs with unless told otherwise."""
+        return str(self.runtime.get("backend") or self.backends[0])
+
+    def precisions(self, backend: str) -> frozenset[str]:
+        """Number formats that a backend's graph computes with or is stored in. Only those of the package's own backend
+        are known; another one computes as its graph says, in float32 where it does not say."""
+        told = self.runtime.get("precision", "float32") if backend == self.backend else "float32"
+        return frozenset(told.split("+"))
 
     @property
     def name(self) -> str:
@@ -65,9 +91,22 @@ def read_member(package: Package, member: str) -> bytes:
     """A member's content, checked against the manifest: what is used is what was hashed, whatever is written to the
     file later. Raises FuselineError ``bad_package``."""
     data = (package.folder / member).read_bytes()
+    _verify(package, member, data)
+    return data
+
+
+def read_buffer(package: Package, member: str) -> bytearray:
+    """As :func:`read_member`, in memory that a runtime may take over without a copy."""
+    with (package.folder / member).open("rb") as file:
+        data = bytearray(package.manifest["members"][member]["bytes"])
+        whole = file.readinto(data) == len(data) and not file.read(1)
+    _verify(package, member, data if whole else b"")
+    return data
+
+
+def _verify(package: Package, member: str, data: bytes | bytearray) -> None:
     if hashlib.sha256(data).hexdigest() != package.manifest["members"][member]["sha256"]:
         raise _broken(f"{member} is not the file that was packaged (its sha256 differs)")
-    return data
 
 
 def _broken(message: str, hint: str = "copy the package again, or export it anew") -> FuselineError:
@@ -141,7 +180,29 @@ def read_package(folder: str | Path) -> Package:
         member = _tokenizer_member(name)
         if member in manifest["members"]:
             entry["state"]["tokenizer"] = (folder / member).read_text(encoding="utf-8")
-    return Package(folder, manifest, recipe, columns, task)
+    package = Package(folder, manifest, recipe, columns, task, _runtime(folder, manifest["members"]))
+    if not package.backends:
+        raise _broken("the manifest lists no graph: neither graph.onnx nor openvino.xml with openvino.bin")
+    if package.backend not in package.backends:
+        raise _broken(f"compression.json names the backend {package.backend}, whose graph is not there")
+    return package
+
+
+def _runtime(folder: Path, members: Mapping[str, Any]) -> dict[str, Any]:
+    """compression.json's `runtime`. Raises FuselineError ``bad_package`` where it says what nobody understands."""
+    if "compression.json" not in members:
+        return {}
+    told = _json(folder / "compression.json", "compression.json")
+    runtime = told.get("runtime", {}) if isinstance(told, dict) else None
+    if not isinstance(runtime, dict) or not isinstance(runtime.get("options", {}), dict):
+        raise _broken("compression.json is not laid out as one")
+    newer = "upgrade fuseline: a newer version may have written it"
+    backend, precision = runtime.get("backend"), runtime.get("precision", "float32")
+    if backend is not None and (not isinstance(backend, str) or backend not in GRAPHS):
+        raise _broken(f"compression.json names the backend {backend!r}, which there is not", newer)
+    if not isinstance(precision, str) or not set(precision.split("+")) <= PRECISIONS:
+        raise _broken(f"compression.json names the precision {precision!r}, which there is not", newer)
+    return dict(runtime)
 
 
 def _tokenizer_member(name: str) -> str:
@@ -166,10 +227,10 @@ def write_package(
     card: str,
     fuseline_version: str,
 ) -> Package:
-    """Complete a folder that already holds graph.onnx (and weights.safetensors) and seal it with its manifest.
+    """Complete a folder that already holds a graph and its weights, and seal it with its manifest.
 
-    `extra`: member name -> JSON data (profile.json, metrics.json, parity.json). The folder is trusted until sealed;
-    the caller writes into a temporary sibling and renames, so that a half-written package is never seen.
+    `extra`: member name -> JSON data (profile.json, metrics.json, parity.json, compression.json). The folder is trusted
+    until sealed; the caller writes into a temporary sibling and renames, so that a half-written package is never seen.
     """
     (folder / "recipe.yaml").write_text(recipe_yaml, encoding="utf-8")
     plain: dict[str, Any] = {}

@@ -10,10 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from fuseline.errors import FuselineError, unknown_kind
-from fuseline.package import Package, read_member
+from fuseline.package import Package
 
-BACKENDS = ("onnxruntime",)
-GRAPH, WEIGHTS = "graph.onnx", "weights.safetensors"
+BACKENDS = ("onnxruntime", "openvino")
 OUTPUT = "output."
 """how the graph's outputs are named: a bare `embedding` could be a node of its own in some encoder"""
 
@@ -21,7 +20,14 @@ OUTPUT = "output."
 class Backend(Protocol):
     """Arrays by graph input name in, arrays by output name out. Safe to call from several threads."""
 
-    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    kind: str
+    """its name in the table"""
+    notes: tuple[str, ...]
+    """what opening it had to say, e.g. that the processor lacks a number format"""
+
+    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays that the graph does not read are left aside."""
+        ...
 
 
 def cpu_quota() -> int:
@@ -42,46 +48,42 @@ def cpu_quota() -> int:
     return max(1, int(count))
 
 
-class OnnxRuntime:
-    """onnxruntime on the CPU. The arena is off: it keeps the largest shape ever seen, and lengths vary.
+def choose(kind: str | None, package: Package) -> str:
+    """The backend that was asked for, or the package's own. Raises FuselineError ``unknown_kind``, ``no_graph``."""
+    if kind is None:
+        return package.backend
+    if kind not in BACKENDS:
+        raise unknown_kind("runtime backend", kind, BACKENDS)
+    if kind not in package.backends:
+        raise FuselineError(
+            "no_graph",
+            f"{package.name} holds no graph for {kind}",
+            f"it runs with {' or '.join(package.backends)}; `fuseline export` writes other graphs",
+        )
+    return kind
 
-    The weights are handed over as the very bytes whose hash was checked. Given a path, onnxruntime maps the file
-    instead, and a file that is overwritten later (a deployment that copies in place) would change the answers of a
-    model that is already running, without a word.
+
+def open_backend(kind: str | None, package: Package, threads: int | None = None, lanes: int = 1) -> Backend:
+    """Make a package's graph ready to run.
+
+    Args:
+        kind: a backend's name; None: the one that the package was measured with.
+        package: verified.
+        threads: that work on one batch; None: all that the process may use.
+        lanes: batches that run at the same time.
+
+    Raises:
+        FuselineError: ``unknown_kind``, ``no_graph``, ``missing_extra``, ``bad_package``.
     """
-
-    def __init__(self, package: Package, threads: int) -> None:
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.enable_cpu_mem_arena = False
-        options.log_severity_level = 3
-        weights = [read_member(package, WEIGHTS)] if WEIGHTS in package.manifest["members"] else []
-        try:
-            if weights:
-                options.add_external_initializers_from_files_in_memory([WEIGHTS], weights, [len(weights[0])])
-            graph = read_member(package, GRAPH)
-            self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except FuselineError:
-            raise
-        except Exception as error:  # onnxruntime raises a dozen private types
-            raise FuselineError(
-                "bad_package", f"onnxruntime cannot load {GRAPH}: {error}", "upgrade onnxruntime, or export again"
-            ) from None
-        self.outputs = [o.name for o in self.session.get_outputs()]
-        self.inputs = {i.name for i in self.session.get_inputs()}
-
-    def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        feed = {k: v for k, v in arrays.items() if k in self.inputs}
-        values = self.session.run(self.outputs, feed)
-        return {n.removeprefix(OUTPUT): v for n, v in zip(self.outputs, values, strict=True)}
-
-
-def open_backend(kind: str, package: Package, threads: int | None = None) -> Backend:
-    match kind:
+    threads = threads or cpu_quota()
+    match kind := choose(kind, package):
         case "onnxruntime":
-            return OnnxRuntime(package, threads or cpu_quota())
+            from fuseline.runtime.onnxruntime import OnnxRuntime
+
+            return OnnxRuntime(package, threads)
+        case "openvino":
+            from fuseline.runtime.openvino import OpenVino
+
+            return OpenVino(package, threads, lanes)
         case _:
-            raise unknown_kind("runtime backend", kind, BACKENDS)
+            raise AssertionError(kind)

@@ -19,18 +19,17 @@ import polars as pl
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.modalities import MediaRoot
-from fuseline.modalities.rows import Parsed, lengths_of
+from fuseline.modalities.rows import Parsed
 from fuseline.package.files import sha256_of
 from fuseline.progress import Voice
 from fuseline.runtime.backend import cpu_quota
+from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.runtime.parts import Parts, frame_of
 from fuseline.runtime.predictor import Answer, Predictor
 
 log = logging.getLogger(__name__)
 
 ENGINES = ("local", "ray")
-WINDOW = 8
-"""batches of rows that are decoded at once, and from which rows of like length go together"""
 HASHED_BYTES = 256 * 2**20
 """a table file up to this size is known by its content, a larger one by its size and time of change"""
 
@@ -77,13 +76,8 @@ class Scorer:
         if columns:
             rows = Table.rows(self.job.table.take(np.arange(start, stop), columns))
         parsed = list(self._decoders.map(self._decode, rows, places))
-        modalities = self.predictor.rows.modalities
-        # A batch is padded to its longest: rows of like length go together.
-        lengths = [0.0 if p.error else float(lengths_of(modalities, p.values).sum()) for p in parsed]
-        order = sorted((i for i, p in enumerate(parsed) if p.error is None), key=lengths.__getitem__)
         answers = [Answer(error=p.error, notes=p.notes) for p in parsed]
-        for at in range(0, len(order), self.job.batch_size):
-            batch = order[at : at + self.job.batch_size]
+        for batch in by_length(self.predictor.rows.modalities, parsed, self.job.batch_size):
             for i, answer in zip(batch, self._answer([parsed[i] for i in batch]), strict=True):
                 if answer.error is not None:
                     answer.error.at(start + i)

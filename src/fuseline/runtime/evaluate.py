@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ import numpy as np
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import Parsed
 from fuseline.package.files import finite
 from fuseline.progress import Voice
+from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.runtime.predictor import Predictor
 from fuseline.tasks.degradation import degradation, subsets
 
@@ -38,9 +40,9 @@ def evaluate_frames(
     with voice.track("evaluating", rows) as advance:
         for start, frame in frames:
             cells = Table.rows(frame)
-            for i in range(0, len(cells), batch_size):
+            for i in range(0, len(cells), WINDOW * batch_size):
                 good = []
-                for j, row in enumerate(cells[i : i + batch_size]):
+                for j, row in enumerate(cells[i : i + WINDOW * batch_size]):
                     try:
                         target = task.encode({c: predictor.rows.cell(row.get(c)) for c in task.columns})
                     except FuselineError as error:
@@ -54,14 +56,11 @@ def evaluate_frames(
                         bad.append(parsed.error)
                         continue
                     targets.append(target)
-                    good.append(parsed.values)
+                    good.append(parsed)
                 if good:
-                    arrays = predictor.rows.arrays(good)
-                    truth = arrays["present"]
-                    present.append(truth)
-                    for subset in wanted:
-                        allowed = np.array([n in subset for n in names])
-                        outputs[subset].append(predictor.backend.run({**arrays, "present": truth & allowed}))
+                    present.append(predictor.rows.present([p.values for p in good]))
+                    for subset, got in _outputs(predictor, good, wanted, batch_size).items():
+                        outputs[subset].append(got)
             advance(len(cells))
     if not targets:
         reason = str(bad[0]) if bad else f"no row has a {', '.join(task.columns)}"
@@ -77,3 +76,18 @@ def evaluate_frames(
         "degradation": finite(table),
         "left_out": {"bad": [error.to_dict() for error in bad[:10]], "bad_rows": len(bad), "no_target": without},
     }
+
+
+def _outputs(
+    predictor: Predictor, parsed: Sequence[Parsed], wanted: Sequence[tuple[str, ...]], batch_size: int
+) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
+    """The graph's outputs of readable rows, in their order, with each of the subsets present and no other input."""
+    batches = by_length(predictor.rows.modalities, parsed, batch_size)
+    parts: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = {subset: [] for subset in wanted}
+    for batch in batches:
+        arrays = predictor.rows.arrays([parsed[i].values for i in batch])
+        for subset, done in parts.items():
+            allowed = np.array([n in subset for n in predictor.names])
+            done.append(predictor.backend.run({**arrays, "present": arrays["present"] & allowed}))
+    back = np.argsort([i for batch in batches for i in batch])
+    return {s: {k: np.concatenate([p[k] for p in done])[back] for k in done[0]} for s, done in parts.items()}

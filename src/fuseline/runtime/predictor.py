@@ -15,6 +15,7 @@ from fuseline.modalities.cells import shorten
 from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
+from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.tasks import Task, task_class
 
 
@@ -70,6 +71,11 @@ class Predictor:
         self.task: Task = task_class(package.task["kind"]).from_state(package.task["state"])
         self.names = self.rows.names
 
+    @property
+    def backend_kind(self) -> str:
+        """The name of what runs the graph."""
+        return self.backend.kind
+
     def run(self, parsed: Sequence[Mapping[str, Any | None]]) -> dict[str, np.ndarray]:
         """The graph's raw outputs for parsed rows."""
         return self.backend.run(self.rows.arrays(parsed))
@@ -84,16 +90,17 @@ class Predictor:
                 like a misspelt column is the row's error.
             media: folder that file cells are relative to and may not leave. None: cells hold bytes, base64 or data
                 URIs, and no file is opened.
-            batch_size: rows run at once.
+            batch_size: rows run at once. They are chosen by their length among the next WINDOW batches, so that many
+                rows of unlike lengths cost no padding; so many decoded rows are held.
         """
         if isinstance(rows, Mapping):
             raise FuselineError("bad_rows", "predict takes a list of rows", "wrap the one row: predict([row])")
         root = MediaRoot(str(media) if media is not None else None)
         answers: list[Answer] = []
-        for start in range(0, len(rows), batch_size):
-            chunk = rows[start : start + batch_size]
+        for start in range(0, len(rows), WINDOW * batch_size):
+            chunk = rows[start : start + WINDOW * batch_size]
             parsed = [self.parse(row, root, start + i) for i, row in enumerate(chunk)]
-            answers += self.answer(parsed)
+            answers += self.answer(parsed, batch_size)
         return answers
 
     def parse(self, row: Any, media: MediaRoot, place: int) -> Parsed:
@@ -115,13 +122,15 @@ class Predictor:
             parsed.notes.append(f"not read, since the model has no such column: {names}")
         return parsed
 
-    def answer(self, parsed: Sequence[Parsed]) -> list[Answer]:
-        """Run the rows that could be read and join the answers back in order."""
-        good = [i for i, p in enumerate(parsed) if p.error is None]
+    def answer(self, parsed: Sequence[Parsed], batch_size: int | None = None) -> list[Answer]:
+        """Run the rows that could be read, in batches of like length, and join the answers back in order.
+
+        `batch_size`: rows run at once; None: all of them.
+        """
         answers = [Answer(error=p.error, notes=p.notes) for p in parsed]
-        if good:
-            outputs = self.run([parsed[i].values for i in good])
-            for i, answer in zip(good, self.decode([parsed[i] for i in good], outputs), strict=True):
+        for batch in by_length(self.rows.modalities, parsed, batch_size or max(1, len(parsed))):
+            outputs = self.run([parsed[i].values for i in batch])
+            for i, answer in zip(batch, self.decode([parsed[i] for i in batch], outputs), strict=True):
                 answers[i] = answer
         return answers
 
@@ -143,9 +152,10 @@ class Predictor:
         for start, frame in frames:
             rows = Table.rows(frame)
             answers: list[Answer] = []
-            for i in range(0, len(rows), batch_size):
-                parsed = [self.rows.parse(row, media, start + i + j) for j, row in enumerate(rows[i : i + batch_size])]
-                answers += self.answer(parsed)
+            size = WINDOW * batch_size
+            for i in range(0, len(rows), size):
+                parsed = [self.rows.parse(row, media, start + i + j) for j, row in enumerate(rows[i : i + size])]
+                answers += self.answer(parsed, batch_size)
             yield start, answers
 
 
@@ -155,7 +165,14 @@ def _same_word(a: str, b: str) -> bool:
     return difflib.SequenceMatcher(None, a.casefold(), b.casefold()).ratio() >= 0.8
 
 
-def load(path: str | Path, *, backend: str = "onnxruntime", threads: int | None = None) -> Predictor:
-    """Open a package (NAME.fuse/ or the run that holds one), verify it, and make it ready to predict."""
+def load(path: str | Path, *, backend: str | None = None, threads: int | None = None, lanes: int = 1) -> Predictor:
+    """Open a package (NAME.fuse/ or the run that holds one), verify it, and make it ready to predict.
+
+    Args:
+        path: of the package.
+        backend: "onnxruntime" or "openvino"; None: the one that the package was measured with.
+        threads: that work on one batch; None: all that the process may use.
+        lanes: batches that run at the same time, from as many threads of the caller. More may be asked for: they wait.
+    """
     package = read_package(path)
-    return Predictor(package, open_backend(backend, package, threads))
+    return Predictor(package, open_backend(backend, package, threads, lanes))

@@ -59,7 +59,7 @@ class Local:
         self._scorers: dict[Key, Scorer] = {}
 
     async def load(self, path: Path, name: str | None = None) -> ModelInfo:
-        predictor = await asyncio.to_thread(load, path, threads=self.threads)
+        predictor = await asyncio.to_thread(load, path, threads=self.threads, lanes=self.lanes)
         info = describe(predictor, name)
         scorer = Scorer(predictor, self.settings, self.cores, self.lanes)
         await scorer.warm_up()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -94,6 +94,15 @@ class Task(Protocol):
 
         `groups` (N,): bootstrap resamples whole groups (patients), not rows.
         """
+        ...
+
+    def measure(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], Any]:
+        """The metrics of `score` as a function of how often each row counts: (R, N) -> name -> (R,). For intervals of
+        what is made of two models' metrics on the same rows."""
+        ...
+
+    def scale(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Answers as numbers of about unit size, (B, C) or (B, K): what two models' answers are compared on."""
         ...
 
 

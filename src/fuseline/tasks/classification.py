@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from fuseline.errors import FuselineError
 from fuseline.recipe import Frozen
 from fuseline.tasks.base import Decoded, Metric, Scores
-from fuseline.tasks.bootstrap import intervals
+from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.classification_scores import Sheet
 from fuseline.tasks.labels import Label, classes_of, find, is_list, parse_label, parse_labels, positive_of, text_of
 
@@ -189,10 +189,8 @@ class Classification:
         details: bool = True,
     ) -> Scores:
         """See :mod:`fuseline.tasks.classification_scores`. `targets` (N,) or (N, C), `outputs["logits"]` (N, C)."""
-        logits_NC = np.asarray(outputs["logits"], dtype=np.float64)
-        finite = bool(np.isfinite(logits_NC).all())
-        sheet = Sheet(self, np.asarray(targets), {"logits": logits_NC if finite else np.zeros_like(logits_NC)})
-        rows = len(logits_NC)
+        sheet, finite = self._sheet(targets, outputs)
+        rows = len(sheet.truth_NC)
         scores, notes = Scores(rows), []
         # A diverged model has no order of rows: its metrics are undefined, not whatever sorting NaN gives.
         point = sheet.measure(np.ones((1, rows)) if finite else np.zeros((1, rows)))
@@ -215,6 +213,19 @@ class Classification:
         if details:
             scores.details = {**(sheet.details() if finite and rows else {}), "notes": notes}
         return scores
+
+    def _sheet(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> tuple[Sheet, bool]:
+        logits_NC = np.asarray(outputs["logits"], dtype=np.float64)
+        finite = bool(np.isfinite(logits_NC).all())
+        return Sheet(self, np.asarray(targets), {"logits": logits_NC if finite else np.zeros_like(logits_NC)}), finite
+
+    def measure(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Measure:
+        sheet, finite = self._sheet(targets, outputs)
+        return lambda weights_RN: sheet.measure(weights_RN if finite else np.zeros_like(weights_RN))
+
+    def scale(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Chances (B, C)."""
+        return np.asarray(np.exp(self.log_chances(outputs)[0]))
 
 
 def _rows_of(config: ClassificationConfig, cells: Iterable[Any]) -> list[list[Label]]:

@@ -20,7 +20,7 @@ from fuseline.errors import FuselineError
 from fuseline.recipe import Frozen
 from fuseline.tasks import metrics
 from fuseline.tasks.base import Decoded, Metric, Scores
-from fuseline.tasks.bootstrap import intervals
+from fuseline.tasks.bootstrap import Measure, intervals
 
 
 class RegressionConfig(Frozen):
@@ -127,20 +127,9 @@ class Regression:
         details: bool = True,
     ) -> Scores:
         """See the head of this file. `targets` (N, K), NaN where absent; `outputs["prediction"]` (N, K)."""
-        truth_NK, answer_NK = np.asarray(targets, np.float64), np.asarray(outputs["prediction"], np.float64)
-        truth_NK, answer_NK = (x.reshape(-1, len(self.columns)) for x in (truth_NK, answer_NK))
+        truth_NK, answer_NK, finite = self._numbers(targets, outputs)
         rows = len(truth_NK)
-        finite = bool(np.isfinite(answer_NK).all())
-        if not finite:  # a diverged model: every metric is undefined, as if no row had a target
-            truth_NK, answer_NK = np.full_like(truth_NK, np.nan), np.zeros_like(answer_NK)
-
-        def measure(weights_RN: np.ndarray) -> dict[str, np.ndarray]:
-            found = metrics.errors(truth_NK, answer_NK, weights_RN)
-            out = {name: metrics.mean_defined(getattr(found, name)) for name in ("rmse", "mae", "r2")}
-            if len(self.columns) > 1:
-                out = {"nrmse": metrics.mean_defined(found.rmse / np.array(self.std)), **out}
-            return out
-
+        measure = self.measure(targets, outputs)
         once_1N = np.ones((1, rows))
         point = measure(once_1N)
         bounds = intervals(measure, rows, resamples=bootstrap if finite else 0, seed=seed, groups=groups)
@@ -159,3 +148,28 @@ class Regression:
                 for k, column in enumerate(self.columns)
             ]
         return scores
+
+    def _numbers(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, bool]:
+        truth_NK, answer_NK = np.asarray(targets, np.float64), np.asarray(outputs["prediction"], np.float64)
+        truth_NK, answer_NK = (x.reshape(-1, len(self.columns)) for x in (truth_NK, answer_NK))
+        finite = bool(np.isfinite(answer_NK).all())
+        if not finite:  # a diverged model: every metric is undefined, as if no row had a target
+            truth_NK, answer_NK = np.full_like(truth_NK, np.nan), np.zeros_like(answer_NK)
+        return truth_NK, answer_NK, finite
+
+    def measure(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> Measure:
+        truth_NK, answer_NK, _ = self._numbers(targets, outputs)
+
+        def measured(weights_RN: np.ndarray) -> dict[str, np.ndarray]:
+            found = metrics.errors(truth_NK, answer_NK, weights_RN)
+            out = {name: metrics.mean_defined(getattr(found, name)) for name in ("rmse", "mae", "r2")}
+            if len(self.columns) > 1:
+                out = {"nrmse": metrics.mean_defined(found.rmse / np.array(self.std)), **out}
+            return out
+
+        return measured
+
+    def scale(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Predictions in standard deviations of the training target (B, K)."""
+        rows_BK = np.asarray(outputs["prediction"], np.float64).reshape(-1, len(self.columns))
+        return np.asarray((rows_BK - np.array(self.mean)) / np.array(self.std))

@@ -102,10 +102,13 @@ class StandardisedConv2d(nn.Conv2d):
         nn.init.zeros_(self.bias)
         self.gain = nn.Parameter(torch.full((outputs, 1, 1, 1), gain))
 
-    def forward(self, input: Tensor) -> Tensor:
+    def standardised(self) -> Tensor:
+        """The filters that it convolves with."""
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        weight = (self.weight - mean) * torch.rsqrt(variance * self.weight[0].numel() + 1e-4) * self.gain
-        return F.conv2d(input, weight, self.bias, self.stride, self.padding)
+        return (self.weight - mean) * torch.rsqrt(variance * self.weight[0].numel() + 1e-4) * self.gain
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.conv2d(input, self.standardised(), self.bias, self.stride, self.padding)
 
 
 class ConvResidual(nn.Module):

@@ -42,3 +42,47 @@ def model_card(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], pa
         "",
     ]
     return "\n".join(lines)
+
+
+def compressed_card(
+    name: str,
+    chosen: Mapping[str, Any],
+    final: Mapping[str, Any],
+    metric: str,
+    parent: Mapping[str, Any],
+    before: str,
+) -> str:
+    """The card of a compressed model: what was done and what it cost, then the inputs as its parent's card says them.
+
+    `final`: as compress.json holds it. `before`: the parent's card, whose figures are not this model's.
+    """
+    worse = final["drop"]
+    span = "" if worse["low"] is None else f" (95 %: {worse['low']:.2f} to {worse['high']:.2f})"
+    latency = final["latency"]
+    lines = [
+        f"# {name}, compressed",
+        "",
+        f"Made from {parent.get('name', name)}, version {parent.get('version', 'unknown')}: {chosen['words']}.",
+        "",
+        f"- size: {chosen['size_bytes'] / 1e6:.1f} MB",
+        f"- one decoded row: {latency['chosen']['1']['median']:.1f} ms, against {latency['base']['1']['median']:.1f} ms "
+        "before, measured side by side",
+        f"- {metric} on {final['rows']} {final['of'] or 'validation'} rows: {_number(final['score'])}, "
+        f"{_number(worse['value'], 2)} points less than before{span}",
+        "",
+        "### When inputs are absent",
+        "",
+        f"| present | rows | {metric} | before | drop |",
+        "|---|---|---|---|---|",
+    ]
+    for entry in final["subsets"]:
+        lines.append(
+            f"| {', '.join(entry['present'])} | {entry['rows']} | {_number(entry['score'])} | {_number(entry['base'])} "
+            f"| {_number(entry['drop']['value'], 2)} |"
+        )
+    inputs = before.split("## Measured")[0].split("## Reads")
+    return "\n".join([*lines, "", "## Reads", inputs[-1].strip(), ""]) if len(inputs) > 1 else "\n".join([*lines, ""])
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "not defined" if value is None or value != value else f"{value:.{digits}f}"

@@ -6,6 +6,7 @@ import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,11 @@ def export_package(
     run: Mapping[str, Any],
     metrics: Mapping[str, Any],
     profile: Mapping[str, Any],
+    extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> Package:
     """Write the package beside `target`, replay `rows` (parsed) through it without torch, and only then put it there.
+
+    `extra`: more JSON members by name.
 
     Raises FuselineError ``export_failed`` or ``parity``; then `target` is as it was.
     """
@@ -79,6 +83,7 @@ def export_package(
                     "profile.json": finite(profile),
                     "metrics.json": finite(metrics),
                     "parity.json": finite(parity),
+                    **extra,
                 },
                 card=model_card(name, run, metrics, parity),
                 fuseline_version=fuseline.__version__,

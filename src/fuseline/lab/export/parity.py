@@ -59,3 +59,39 @@ def replay(
             "the package was not written; raise evaluation.tolerance only if you know why they differ",
         )
     return report
+
+
+def self_agreement(
+    predictor: Predictor,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    batch_sizes: Sequence[int] = (1, 2, 3, 7),
+    tolerance: float,
+) -> dict[str, Any]:
+    """How far a row's answer depends on the rows that are asked with it. Of a compressed package, which is meant to
+    differ from the model that it was made from, this is what can be proven; nothing is raised.
+
+    Args:
+        predictor: the package, opened.
+        rows: parsed values by input.
+        batch_sizes: each over all rows.
+        tolerance: above it, the report says that answers depend on neighbours.
+    """
+    alone = [predictor.run([row]) for row in rows]
+    expected = {name: np.concatenate([out[name] for out in alone]) for name in alone[0]}
+    by_output = dict.fromkeys(expected, 0.0)
+    for size in batch_sizes:
+        for start in range(0, len(rows), size):
+            got = predictor.run(rows[start : start + size])
+            for name, values in got.items():
+                by_output[name] = max(by_output[name], difference(expected[name][start : start + size], values))
+    worst = max(by_output.values())
+    return {
+        "against": "its own answers one row at a time",
+        "rows": len(rows),
+        "batch_sizes": list(batch_sizes),
+        "max_abs_difference": worst,
+        "by_output": by_output,
+        "tolerance": tolerance,
+        "depends_on_neighbours": worst > tolerance,
+    }

@@ -22,7 +22,7 @@ from fuseline.lab.model import FusionModel
 from fuseline.lab.training.callbacks import Bar, Keeper
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
 from fuseline.lab.training.loggers import make_loggers
-from fuseline.lab.training.module import TrainModule
+from fuseline.lab.training.module import Objective, TrainModule
 from fuseline.lab.training.precision import choose
 from fuseline.lab.training.prepare import Prepared
 from fuseline.lab.training.reader import Batch, Reader
@@ -113,8 +113,19 @@ def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
                 return
 
 
-def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, resume: bool, precision: str) -> Trained:
+def fit(
+    prepared: Prepared,
+    model: FusionModel,
+    folder: Path,
+    voice: Voice,
+    *,
+    resume: bool,
+    precision: str,
+    objective: Objective | None = None,
+) -> Trained:
     """Train, checkpoint every interval, and leave the best weights in `model`.
+
+    `objective`: what is made small; None: the head's own loss, by which validation goes in either case.
 
     Raises KeyboardInterrupt after Ctrl-C; what was checkpointed is in `folder`/checkpoints and can be resumed.
     """
@@ -140,6 +151,7 @@ def fit(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice, *, r
         else optimizer_steps,
         interval_steps=interval_steps,
         learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
+        objective=objective,
     )
     last = settle(checkpoints / "last")
     model.train()  # Lightning keeps the mode it is given, and encoding frozen inputs needed eval mode

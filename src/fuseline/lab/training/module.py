@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -31,6 +31,16 @@ def seed_all(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+class Objective(Protocol):
+    """What a step makes small instead of the head's own loss: one scalar of a batch and the model's outputs on it.
+
+    Where it is an `nn.Module`, its parameters are trained beside the model's and travel in the checkpoints, but are no
+    part of the weights that training leaves behind.
+    """
+
+    def __call__(self, model: FusionModel, batch: Batch, outputs: dict[str, Tensor]) -> Tensor: ...
+
+
 class TrainModule(pl.LightningModule):
     """Trains a FusionModel. Every step seeds the random numbers from (seed, step), so that a resumed run draws the
     same dropout as an uninterrupted one without storing any generator's state."""
@@ -43,9 +53,11 @@ class TrainModule(pl.LightningModule):
         total_steps: int,
         interval_steps: int,
         learning_rates: dict[str, float | None],
+        objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.objective = objective
         self.names = trained_names(model)
         self.spec = spec
         self.total_steps, self.interval_steps = total_steps, interval_steps
@@ -59,7 +71,11 @@ class TrainModule(pl.LightningModule):
         assert self.model.training, "dropout and augmentation would be off"
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
-        loss: Tensor = self.model.head.loss(outputs, batch.targets)
+        loss: Tensor
+        if self.objective is None:
+            loss = self.model.head.loss(outputs, batch.targets)
+        else:
+            loss = self.objective(self.model, batch, outputs)
         self.batch_losses.append(loss.detach())
         return loss
 
@@ -108,11 +124,15 @@ class TrainModule(pl.LightningModule):
             if rate is not None:
                 add(encoder, rate)
         add(self.model, self.spec.learning_rate)
+        if isinstance(self.objective, nn.Module):
+            add(self.objective, self.spec.learning_rate)
         return groups
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         keep = {f"model.{name}" for name in self.names}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in keep}
+        checkpoint["state_dict"] = {
+            k: v for k, v in checkpoint["state_dict"].items() if k in keep or k.startswith("objective.")
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         whole = self.state_dict()  # frozen encoders come from their source, not from the checkpoint

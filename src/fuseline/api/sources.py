@@ -1,0 +1,104 @@
+"""What the caller gave as a recipe and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fuseline.data.draft import draft_recipe
+from fuseline.data.infer import infer
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.package.files import write_text
+from fuseline.recipe import Recipe, load_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from fuseline.data.infer import Inferred
+
+RECIPE_ENDINGS = (".yaml", ".yml")
+PART = "part given by file"
+
+
+def init(table: Any, target: str | None = None) -> tuple[str, Inferred]:
+    """A commented recipe for a table, and what was decided about each column and why.
+
+    Args:
+        table: a path, or a pandas, polars, Arrow or Hugging Face table.
+        target: the column to predict; None leaves a place for it.
+    """
+    opened = Table.open(table)
+    inferred = infer(opened, target)
+    path = str(table) if isinstance(table, (str, Path)) else ""
+    return draft_recipe(path, inferred, target), inferred
+
+
+def recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Recipe, Table, Path | None]:
+    """Resolve what the caller gave: a recipe (object, dict, YAML path), or a table and its target."""
+    base: Path | None = None
+    is_file = isinstance(source, (str, Path)) and Path(source).suffix.lower() in RECIPE_ENDINGS
+    if target is not None and (is_file or isinstance(source, (Recipe, Mapping))):
+        raise FuselineError("bad_usage", "a recipe names its target itself", "leave it away, or edit task.target")
+    if is_file:
+        recipe = load_recipe(source)
+        base = Path(source).resolve().parent
+    elif isinstance(source, Recipe):
+        recipe = source
+    elif isinstance(source, Mapping):
+        recipe = parse_recipe(dict(source))
+    else:
+        if target is None:
+            raise FuselineError("no_target", "which column is to be predicted?", "give target=... (--target COLUMN)")
+        text, _ = init(source, target)
+        import yaml
+
+        recipe, table = parse_recipe(yaml.safe_load(text)), source
+    if table is None:
+        if recipe.table.path is None:
+            raise FuselineError("no_table", "the recipe names no table", "set table.path, or pass table=...")
+        named = Path(recipe.table.path)
+        table = named if named.is_absolute() or base is None else base / named
+    path = path_of(table)
+    opened = table if isinstance(table, Table) else Table.open(table, absent=recipe.table.absent)
+    if recipe.split.val_path or recipe.split.test_path:
+        recipe, opened = _given_files(recipe, opened, base)
+        path = None
+    return recipe, opened, path
+
+
+def _given_files(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recipe, Table]:
+    """The table and the files that the split names as one table, with a column that says which part a row is."""
+    import polars as pl
+
+    tables = {"train": table}
+    for part, name in (("val", recipe.split.val_path), ("test", recipe.split.test_path)):
+        if name is not None:
+            path = Path(name) if Path(name).is_absolute() or base is None else base / name
+            tables[part] = Table.open(path, absent=recipe.table.absent)
+            if tables[part].folder != table.folder:
+                raise FuselineError(
+                    "bad_recipe",
+                    f"split.{part}_path: {name} lies in another folder than the table",
+                    "file cells are relative to one folder: put the tables side by side",
+                )
+            tables[part].require(table.columns)
+    frames = [t.take(np.arange(t.n_rows), table.columns).with_columns(pl.lit(p).alias(PART)) for p, t in tables.items()]
+    whole = Table.open(pl.concat(frames, how="vertical_relaxed"), absent=recipe.table.absent)
+    whole.folder = table.folder
+    data = recipe.model_dump()
+    data["split"] |= {"kind": "given", "column": PART, "val_path": None, "test_path": None}
+    data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)
+    return parse_recipe(data), whole
+
+
+def path_of(table: Any) -> Path | None:
+    return Path(table) if isinstance(table, (str, Path)) else None
+
+
+def write_recipe(text: str, path: Path, *, force: bool = False) -> None:
+    """Write a drafted recipe; an existing file is kept unless `force`."""
+    if path.exists() and not force:
+        raise FuselineError("file_exists", f"{path} exists", "choose another name with -o, or overwrite with --force")
+    write_text(path, text)

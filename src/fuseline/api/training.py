@@ -1,0 +1,226 @@
+"""Training from Python: train, resume, compare."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fuseline.api.run import Run
+from fuseline.api.sources import PART, path_of, recipe_and_table
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.package.files import finite, write_json
+from fuseline.progress import Voice, voice
+from fuseline.recipe import Recipe, load_recipe, parse_recipe
+
+if TYPE_CHECKING:
+    from fuseline.data.split import Split
+    from fuseline.lab.training.cache import Cache
+
+
+def train(
+    source: Any,
+    *,
+    target: str | None = None,
+    table: Any = None,
+    out: str | Path | None = None,
+    on_error: str | None = None,
+    quiet: bool = False,
+    cache: Cache | None = None,
+    split: Split | None = None,
+) -> Run:
+    """Train, evaluate, package and report one run (or one a fold).
+
+    Args:
+        source: a recipe (YAML path, dict or Recipe), or a table, then with `target`.
+        target: the column to predict, where `source` is a table.
+        table: the table, where the recipe names none or another is meant.
+        out: the run's folder; must not hold a run. Default: runs/NAME-TIME.
+        on_error: "stop" or "quarantine" instead of the recipe's table.on_error.
+        quiet: say nothing.
+        cache: memory shared between runs (decoded cells, frozen encoders' tokens).
+        split: a split made by the caller instead of the recipe's.
+
+    Raises:
+        FuselineError: with the row, column or recipe path at fault. KeyboardInterrupt after Ctrl-C: see :func:`resume`.
+    """
+    need_training()
+    recipe, opened, path = recipe_and_table(source, table, target)
+    if on_error is not None:
+        data = recipe.model_dump()
+        data["table"]["on_error"] = on_error
+        recipe = parse_recipe(data)
+    speak = voice("quiet" if quiet else "auto")
+    folder = _new_folder(out, path)
+    if recipe.split.column == PART:  # resuming and the report need the joined rows again
+        path = folder / "table.parquet"
+        opened.take(np.arange(opened.n_rows)).write_parquet(path)
+    with _resumable(folder, speak):
+        if recipe.split.folds and split is None:
+            return _cross_validate(recipe, opened, path, folder, speak, cache)
+        from fuseline.lab.training.run import run
+
+        run(recipe, opened, folder, voice=speak, cache=cache, split=split, table_path=path)
+    return Run(folder)
+
+
+def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run:
+    """Go on with a run that was interrupted; ends with the weights that an uninterrupted run would have.
+
+    Args:
+        folder: the run's folder; of a cross-validation the one that holds its folds.
+        table: the table, where the run was given one that is not a file.
+        quiet: say nothing.
+    """
+    need_training()
+    from fuseline.lab.training.run import Record, run
+
+    path = Path(folder)
+    first = path / "fold-0"
+    folds = (first / "run.json").exists()
+    record = Record.open(first if folds else path)
+    recipe = load_recipe(record.folder / "recipe.yaml")
+    if recipe.split.folds and not folds:
+        raise FuselineError(
+            "bad_usage", f"{path} is one fold of a cross-validation", f"go on with all of it: --resume {path.parent}"
+        )
+    given = table if table is not None else record.data["table"]["path"]
+    if given is None:
+        raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
+    opened = Table.open(given, absent=recipe.table.absent)
+    speak = voice("quiet" if quiet else "auto")
+    with _resumable(path, speak):
+        if folds:
+            return _cross_validate(
+                recipe, opened, path_of(record.data["table"]["path"]), path, speak, None, resume=True
+            )
+        run(recipe, opened, path, voice=speak, resume=True)
+    return Run(path)
+
+
+@contextmanager
+def _resumable(folder: Path, speak: Voice) -> Iterator[None]:
+    """After Ctrl-C, say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (folder / "run.json").exists() or (folder / "fold-0" / "run.json").exists():
+            speak.say(f"to go on: fuseline train --resume {folder}")
+        raise
+
+
+def need_training() -> None:
+    import importlib.util
+
+    missing = [m for m in ("torch", "pytorch_lightning", "transformers") if importlib.util.find_spec(m) is None]
+    if missing:
+        raise FuselineError(
+            "missing_extra", f"training needs {', '.join(missing)}", "pip install 'fuseline[train]' on this machine"
+        )
+
+
+def _new_folder(out: str | Path | None, table: Path | None) -> Path:
+    if out is None:
+        out = Path("runs") / f"{table.stem if table else 'run'}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path(out)
+    if _is_begun(folder):
+        raise FuselineError(
+            "run_exists", f"{folder} holds a run already", "choose another folder, or go on with it: --resume"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FuselineError("cannot_write", f"cannot make the folder {folder}: {error.strerror}", "") from None
+    return folder
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder."""
+    if (folder / "folds.json").exists():
+        return True
+    for file in (folder / "run.json", folder / "fold-0" / "run.json"):
+        try:
+            if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
+                return True
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError):
+            return True
+    return False
+
+
+def _cross_validate(
+    recipe: Recipe,
+    table: Table,
+    path: Path | None,
+    folder: Path,
+    speak: Voice,
+    cache: Cache | None,
+    resume: bool = False,
+) -> Run:
+    from fuseline.data.split import make_folds
+    from fuseline.lab.training.cache import Cache as NewCache
+    from fuseline.lab.training.prepare import target_columns
+    from fuseline.lab.training.run import run
+
+    cache = cache or NewCache(recipe.training.cache_mb)
+    folds: list[dict[str, Any]] = []
+    splits = make_folds(table, recipe.split, target_column=target_columns(recipe)[0], task_kind=recipe.task.kind)
+    metrics: dict[str, Any] = {}
+    for i, split in enumerate(splits):
+        speak.say(f"fold {i + 1} of {len(splits)}")
+        part = folder / f"fold-{i}"
+        part.mkdir(exist_ok=True)
+        begun = resume and (part / "run.json").exists()
+        if begun and _is_done(Run(part), recipe):
+            metrics = Run(part).metrics
+        else:
+            metrics = run(recipe, table, part, voice=speak, cache=cache, split=split, table_path=path, resume=begun)
+        scores = {k: m["value"] for k, m in metrics["parts"]["test"]["metrics"].items()}
+        folds.append({"fold": i, "folder": part.name, "metrics": scores})
+    names = list(folds[0]["metrics"])
+    values = {n: np.array([f["metrics"][n] for f in folds], dtype=float) for n in names}
+    write_json(
+        folder / "folds.json",
+        finite(
+            {
+                "task": metrics["task"],
+                "metric": metrics["metric"],
+                "folds": folds,
+                "mean": {n: np.nanmean(v) if np.isfinite(v).any() else None for n, v in values.items()},
+                "std": {n: np.nanstd(v) if np.isfinite(v).any() else None for n, v in values.items()},
+            }
+        ),
+    )
+    if recipe.evaluation.report:
+        from fuseline.lab.report import write_report
+
+        write_report(folder)
+    return Run(folder)
+
+
+def _is_done(run: Run, recipe: Recipe) -> bool:
+    return run.record["stage"] == "done" and (run.report.exists() or not recipe.evaluation.report)
+
+
+def compare(runs: Sequence[str | Path | Run], *, out: str | Path | None = None) -> Any:
+    """Runs side by side: metrics with intervals, cost, and where their recipes differ.
+
+    Args:
+        runs: run folders (or Runs).
+        out: also write an HTML page there.
+    """
+    need_training()
+    from fuseline.lab.report.compare import compare as compare_folders
+    from fuseline.lab.report.compare import write_comparison
+
+    folders = [r.folder if isinstance(r, Run) else Path(r) for r in runs]
+    if out is not None:
+        write_comparison(folders, Path(out))
+    return compare_folders(folders)

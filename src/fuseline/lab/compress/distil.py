@@ -1,0 +1,227 @@
+"""Knowledge distillation: a student learns a teacher's answers beside the labels.
+
+Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Romero et al. 2015, "FitNets"; Tung & Mori 2019,
+"Similarity-Preserving Knowledge Distillation". Dimensions: B batch, C answers (classes, labels or numbers).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fuseline.data.split import Split
+from fuseline.errors import FuselineError
+from fuseline.lab.build import build_model
+from fuseline.lab.compress.hidden import InputDistance, tokens_of
+from fuseline.lab.compress.lesson import Lesson, key_of_training
+from fuseline.lab.compress.teacher import Teacher
+from fuseline.lab.heads.base import Head
+from fuseline.lab.heads.classification import ClassificationHead
+from fuseline.lab.heads.regression import RegressionHead
+from fuseline.lab.model import FusionModel
+from fuseline.lab.training import loop
+from fuseline.lab.training.module import seed_all
+from fuseline.lab.training.prepare import Prepared, prepare
+from fuseline.lab.training.reader import Batch
+from fuseline.progress import Silent, Voice
+from fuseline.recipe import Frozen, Recipe
+
+PROBE = 64
+"""rows on which student and teacher are compared before the first step"""
+
+
+class DistilConfig(Frozen):
+    """What a student is taught. Loss = (1 - alpha) · the head's own + alpha · answers + the weighted others."""
+
+    temperature: float = Field(2.0, gt=0, le=100, description="of both softmaxes; higher shows more of the small ones")
+    alpha: float = Field(0.7, ge=0, le=1, description="share of the teacher's answers in the loss; the rest: labels")
+    embedding: float = Field(0.0, ge=0, description="weight of the distance between the fused vectors")
+    embedding_loss: Literal["cosine", "mse"] = "cosine"
+    hidden: float = Field(0.0, ge=0, description="weight of the distance between the inputs' tokens")
+    attention: float = Field(0.0, ge=0, description="weight of the distance between the relations of those tokens")
+
+    @property
+    def wants_tokens(self) -> bool:
+        return self.hidden > 0 or self.attention > 0
+
+
+def answer_distance(head: Head, outputs: dict[str, Tensor], answers_BC: Tensor, temperature: float) -> Tensor:
+    """How far a student's answers are from the teacher's, of each row (B,).
+
+    - one class of many: T² · KL(softmax(t / T) ‖ softmax(s / T)); T² keeps the gradient's size (Hinton et al., 2);
+    - labels: the same of each label's two outcomes, mean over the labels;
+    - numbers: the head's own error (Huber or square) of (s - t) / std, mean over the targets.
+
+    What the teacher does not know of a row (NaN) is left out. Class weights and smoothing belong to the labels.
+    """
+    if isinstance(head, RegressionHead):
+        answer_BC = outputs["prediction"].float()
+        known_BC = ~answers_BC.isnan()
+        error_BC = (answer_BC - torch.where(known_BC, answers_BC, answer_BC)) / head.get_buffer("std_K")
+        zero_BC = torch.zeros_like(error_BC)
+        if head.kind == "huber":
+            loss_BC = F.huber_loss(error_BC, zero_BC, delta=head.delta, reduction="none")
+        else:
+            loss_BC = F.mse_loss(error_BC, zero_BC, reduction="none")
+        return loss_BC.sum(1) / known_BC.sum(1).clamp(min=1)
+    assert isinstance(head, ClassificationHead)
+    known_BC = ~answers_BC.isnan()
+    s_BC = outputs["logits"].float() / temperature
+    t_BC = torch.where(known_BC, answers_BC, 0.0) / temperature
+    if not head.multilabel:
+        return temperature**2 * F.kl_div(s_BC.log_softmax(1), t_BC.softmax(1), reduction="none").sum(1)
+    pairs_s = torch.stack([F.logsigmoid(s_BC), F.logsigmoid(-s_BC)])
+    pairs_t = torch.stack([F.logsigmoid(t_BC), F.logsigmoid(-t_BC)])
+    kl_BC = F.kl_div(pairs_s, pairs_t, reduction="none", log_target=True).sum(0)
+    return temperature**2 * torch.where(known_BC, kl_BC, 0.0).sum(1) / known_BC.sum(1).clamp(min=1)
+
+
+class Distillation(nn.Module):
+    """The objective of training under a teacher. Its own weights are projections to the teacher's widths, where those
+    differ: they help to compare, and are dropped afterwards.
+
+    The student hides inputs from itself by its fusion's modality dropout, while the teacher's answers are those of the
+    whole row: the student learns to live with less than the teacher saw.
+    """
+
+    def __init__(self, config: DistilConfig, teacher: Teacher, student: FusionModel, prepared: Prepared) -> None:
+        """`prepared`: the student's rows, of the teacher's table.
+
+        Raises:
+            FuselineError: ``bad_teacher`` where the teacher lacks what the losses compare.
+        """
+        super().__init__()
+        self.config, self.teacher = config, teacher.for_task(prepared.task)
+        if len(teacher.place_N) != prepared.table.n_rows:
+            raise FuselineError("bad_teacher", "teacher and student are on different tables", "give both one table")
+        self.names: tuple[str, ...] = ()
+        self.inputs = nn.ModuleList()
+        self.project: nn.Module = nn.Identity()
+        self.scale = 1.0
+        with torch.random.fork_rng(devices=[]):
+            seed_all(prepared.recipe.training.seed)
+            if config.embedding > 0:
+                self._compare_embeddings(student, prepared)
+            if config.wants_tokens:
+                self._compare_tokens(student, prepared)
+
+    def _compare_embeddings(self, student: FusionModel, prepared: Prepared) -> None:
+        given = self.teacher.embedding_NE
+        if given is None:
+            raise FuselineError("bad_teacher", "the teacher gives no embedding", "set embedding: 0")
+        batch = _probe(prepared, self.teacher)
+        with torch.no_grad():
+            width = student(batch.arrays, batch.present_BM)["embedding"].shape[1]
+        if width != given.shape[1]:
+            self.project = nn.Linear(width, given.shape[1])
+        self.scale = max(float(np.nanmean(given.astype(np.float64) ** 2)), 1e-6)
+
+    def _compare_tokens(self, student: FusionModel, prepared: Prepared) -> None:
+        memory = self.teacher.tokens
+        if memory is None:
+            hint = "Teacher.of_models(..., tokens=True), or set hidden and attention to 0"
+            raise FuselineError("bad_teacher", "the losses on hidden tokens need a teacher that kept them", hint)
+        assert getattr(memory, "model", None) is not student, "the teacher would change with its student"
+        self.names = tuple(n for n in student.names if n in memory.names)
+        if not self.names:
+            message = f"teacher and student share no input: {', '.join(memory.names)}; {', '.join(student.names)}"
+            raise FuselineError("bad_teacher", message, "set hidden and attention to 0")
+        batch = _probe(prepared, self.teacher)
+        with torch.no_grad():
+            own = tokens_of(student, batch)
+        theirs = memory(batch.rows, batch.present_BM.device)
+        self.inputs.extend(InputDistance(own[n], theirs[n]) for n in self.names)
+
+    def forward(self, model: FusionModel, batch: Batch, outputs: dict[str, Tensor]) -> Tensor:
+        assert batch.targets is not None
+        config, own = self.config, model.head.loss(outputs, batch.targets)
+        known = self.teacher.known(batch.rows)
+        # Rows without the teacher's answer are learned from their labels alone, which then count for the whole.
+        loss: Tensor = (1 - config.alpha * float(known.mean())) * own
+        if not known.any():
+            return loss
+        device = batch.present_BM.device
+        known_B = torch.from_numpy(known).to(device)
+        gap_B = answer_distance(model.head, outputs, self.teacher.answers(batch.rows, device), config.temperature)
+        loss = loss + config.alpha * torch.where(known_B, gap_B, 0.0).mean()
+        if config.embedding > 0:
+            loss = loss + config.embedding * self._embedding(batch, outputs, known_B)
+        if config.wants_tokens:
+            near, related = self._tokens(model, batch, known_B)
+            loss = loss + config.hidden * near + config.attention * related
+        return loss
+
+    def _embedding(self, batch: Batch, outputs: dict[str, Tensor], known_B: Tensor) -> Tensor:
+        s_BE = self.project(outputs["embedding"].float())
+        t_BE = self.teacher.embedding(batch.rows, s_BE.device)
+        known_B = known_B & ~t_BE.isnan().any(1)  # of several teachers the first's, which may lack a row
+        t_BE = torch.where(known_B[:, None], t_BE, 1.0)
+        if self.config.embedding_loss == "cosine":
+            gap_B = 1 - F.cosine_similarity(s_BE, t_BE, dim=1)
+        else:
+            gap_B = (s_BE - t_BE).square().mean(1) / self.scale
+        return torch.where(known_B, gap_B, 0.0).mean()
+
+    def _tokens(self, model: FusionModel, batch: Batch, known_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Means over the inputs that both have."""
+        assert self.teacher.tokens is not None
+        own = tokens_of(model, batch)
+        theirs = self.teacher.tokens(batch.rows, batch.present_BM.device)
+        gaps = [d(own[n], theirs[n]) for n, d in zip(self.names, self.inputs, strict=True)]
+        near, related = (torch.stack(part).mean() for part in zip(*gaps, strict=True))
+        return near, related
+
+
+def _probe(prepared: Prepared, teacher: Teacher) -> Batch:
+    """Some training rows that the teacher knows."""
+    rows = prepared.rows("train")
+    rows = rows[teacher.known(rows)][:PROBE]
+    if not len(rows):
+        raise FuselineError("bad_teacher", "the teacher can read no training row", "is it the right table?")
+    return prepared.reader.batch(rows)
+
+
+def distil(
+    recipe: Recipe,
+    whole: Prepared,
+    teacher: Teacher,
+    folder: Path,
+    *,
+    config: DistilConfig | None = None,
+    voice: Voice | None = None,
+) -> tuple[Prepared, FusionModel]:
+    """Train another recipe under a teacher: smaller encoders, another fusion, fewer inputs.
+
+    Args:
+        recipe: the student's, of the teacher's task.
+        whole: the rows as they were prepared for the teacher: the student has its table, its split and its cache. A
+            student chosen on rows that its teacher learned by heart would look better than it is.
+        teacher: see :class:`Teacher`.
+        folder: holds checkpoints. The same call on it goes on where it was killed, and gives at once what has ended.
+        config: the losses.
+        voice: progress.
+
+    Raises:
+        FuselineError: as training does; ``bad_teacher`` where table, task or tokens do not fit.
+    """
+    config, voice = config or DistilConfig(), voice or Silent()
+    folder.mkdir(parents=True, exist_ok=True)
+    split, cache = Split(whole.part.copy()), whole.reader.cache
+    prepared = prepare(recipe, whole.table, folder=folder, voice=voice, cache=cache, split=split)
+    model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
+    lesson = Lesson.open(folder, key_of_training("student", prepared, model, config, teacher))
+    if lesson.data.get("trained") is not None:
+        lesson.load(model)
+        return prepared, model.eval()
+    loop.check_metric(prepared, model)
+    loop.keep_frozen(prepared, model, voice)
+    objective = Distillation(config, teacher, model, prepared)
+    trained = lesson.fit(prepared, model, objective, voice)
+    lesson.save(trained=trained.best)
+    return prepared, model.eval()

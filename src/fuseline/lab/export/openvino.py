@@ -1,0 +1,41 @@
+"""model.xml and model.bin: the package's own, or made from its graph.onnx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fuseline.errors import FuselineError
+from fuseline.package import Package, read_member
+from fuseline.runtime.openvino import GRAPH, WEIGHTS, import_openvino, options_for
+
+MODEL = ("model.xml", "model.bin")
+
+
+def write_openvino(package: Package, folder: Path) -> str:
+    """Write the two files; the backend whose graph they hold. Raises FuselineError ``export_failed``."""
+    if "openvino" in package.backends:
+        for member, name in zip((GRAPH, WEIGHTS), MODEL, strict=True):
+            (folder / name).write_bytes(read_member(package, member))
+        return "openvino"
+    ov = import_openvino()
+    try:
+        model = ov.convert_model(package.folder / "graph.onnx")
+    except Exception as error:  # its frontend raises many private types
+        raise FuselineError(
+            "export_failed",
+            f"OpenVINO cannot read this package's graph: {str(error).strip()[:500]}",
+            "export it --to onnx, or compress the float package with --backend openvino",
+        ) from error
+    # Halved weights, its default, are other weights.
+    ov.save_model(model, folder / MODEL[0], compress_to_fp16=False)
+    return "onnxruntime"
+
+
+def config_of(package: Package) -> dict[str, Any]:
+    """What must be set for the exported files to answer as the package does: the number format."""
+    hint = "f32"
+    if "openvino" in package.backends:
+        options, _ = options_for(import_openvino().Core(), package, 1)
+        hint = options["INFERENCE_PRECISION_HINT"]
+    return {"INFERENCE_PRECISION_HINT": hint}

@@ -1,0 +1,167 @@
+"""signature.json and example.json: all that a port must know, and what it can test itself with."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuseline.lab.export.describe import describe
+from fuseline.lab.export.parity_shapes import collated
+from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
+from fuseline.lab.export.samples import made_row, steps_of
+from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import RowParser
+from fuseline.package import Package
+from fuseline.package.files import finite
+from fuseline.runtime import Predictor
+from fuseline.runtime.backend import OUTPUT
+from fuseline.tasks import Task
+
+FORMAT = 1
+LISTED = 4096
+"""Numbers of an example's array that are written out; larger arrays are base64 of their bytes."""
+OUTPUTS = {
+    "logits": "one number a label, in the order of task.labels",
+    "prediction": "one number a target, in the order of task.targets, in the targets' own units",
+    "embedding": "the fused vector of the row, for search or clustering",
+}
+
+
+def signature(
+    package: Package, predictor: Predictor, exported: OnnxFile | OpenVinoFile, tokenizers: Mapping[str, str]
+) -> dict[str, Any]:
+    """What stands in signature.json, as JSON values. `tokenizers`: input -> file."""
+    parser = predictor.rows
+    return {
+        "format": FORMAT,
+        "model": {"name": package.name, "version": package.version, "fuseline": package.manifest.get("fuseline")},
+        "inputs": _inputs(parser, exported, tokenizers),
+        "lengths": {
+            f"{name}.{letter}": {"shortest": low, "longest": high, "step": step}
+            for (name, letter), (low, high, step) in steps_of(parser.modalities).items()
+        },
+        "prepare": {
+            name: {
+                "modality": modality.name,
+                "columns": list(modality.columns),
+                **describe(modality, tokenizers.get(name, "")),
+            }
+            for name, modality in parser.modalities.items()
+        },
+        "absent_words": list(package.recipe.table.absent),
+        "outputs": [
+            {
+                "name": name,
+                "dtype": dtype,
+                "shape": ["batch", *shape[1:]],
+                "meaning": OUTPUTS.get(name.removeprefix(OUTPUT), "of the task"),
+            }
+            for name, (dtype, shape) in exported.outputs.items()
+        ],
+        "task": task_words(predictor.task),
+    }
+
+
+def _inputs(
+    parser: RowParser, exported: OnnxFile | OpenVinoFile, tokenizers: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    found = []
+    for name, modality in parser.modalities.items():
+        words = describe(modality, tokenizers.get(name, ""))["arrays"]
+        for key, spec in modality.arrays().items():
+            if f"{name}.{key}" in exported.inputs:
+                shape = ["batch" if s == "B" else f"{name}.{s}" if isinstance(s, str) else s for s in spec.shape]
+                found.append(
+                    {
+                        "name": f"{name}.{key}",
+                        "dtype": spec.dtype,
+                        "shape": shape,
+                        "input": name,
+                        "meaning": words.get(key, ""),
+                    }
+                )
+    found.append(
+        {
+            "name": "present",
+            "dtype": "bool",
+            "shape": ["batch", len(parser.names)],
+            "input": None,
+            "meaning": f"which inputs each row has, in this order: {', '.join(parser.names)}. What is false here is not "
+            "looked at; its arrays must be valid all the same (see `absent` of each input)",
+        }
+    )
+    return found
+
+
+def task_words(task: Task) -> dict[str, Any]:
+    """How the outputs become an answer."""
+    out: dict[str, Any] = {"kind": task.name, "targets": list(task.columns)}
+    if task.name == "classification":
+        mode, classes = task.mode, task.classes  # type: ignore[attr-defined]
+        out |= {"mode": mode, "labels": finite(list(classes))}
+        if mode == "multilabel":
+            out["decode"] = "probability of each label = 1 / (1 + exp(-logit)); the answer: all labels of at least 0.5"
+        else:
+            out["decode"] = "probabilities = softmax(logits) over the labels; the answer: the label of the highest"
+        if mode == "binary":
+            out["positive"] = finite(classes[task.positive])  # type: ignore[attr-defined]
+    elif task.name == "regression":
+        out["decode"] = "prediction is the answer, in the units of the training table"
+    else:
+        out["decode"] = f"as fuseline's task {task.name} does; this export has no words for it"
+    return out
+
+
+def example(
+    predictor: Predictor, exported: OnnxFile | OpenVinoFile, folder: Path, *, seed: int = 0
+) -> dict[str, Any]:
+    """Two made rows (nobody's data): one has everything, the other lacks the first input. Their raw cells (a file's
+    bytes as a file under `folder`/example), the arrays that the cells become, and the outputs to expect.
+    """
+    rng = np.random.default_rng(seed)
+    parser = predictor.rows
+    rows = [made_row(parser, rng), made_row(parser, rng)]
+    for column in parser.modalities[parser.names[0]].columns:
+        rows[1][column] = None
+    parsed = [parser.parse(row, MediaRoot(None)) for row in rows]
+    values = [p.values for p in parsed]
+    assert all(p.error is None for p in parsed), [str(p.error) for p in parsed]
+    arrays = {k: v for k, v in collated(parser.modalities, values).items() if k in exported.inputs}
+    outputs = exported.run(arrays)
+    answers = predictor.decode(parsed, outputs)
+    return {
+        "cells": [_cells(row, folder, i) for i, row in enumerate(rows)],
+        "inputs": {name: written(array) for name, array in arrays.items()},
+        "outputs": {name: written(outputs[name.removeprefix(OUTPUT)]) for name in exported.outputs},
+        "answers": [finite(a.to_dict()) for a in answers],
+    }
+
+
+def _cells(row: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
+    out = {}
+    for i, (column, cell) in enumerate(row.items()):
+        if isinstance(cell, bytes):
+            (folder / "example").mkdir(exist_ok=True)
+            name = f"example/row{number}-{i}{_suffix(cell)}"
+            (folder / name).write_bytes(cell)
+            out[column] = {"file": name}
+        else:
+            out[column] = cell
+    return out
+
+
+def _suffix(data: bytes) -> str:
+    return ".png" if data.startswith(b"\x89PNG") else ".wav" if data.startswith(b"RIFF") else ".bin"
+
+
+def written(array: np.ndarray) -> dict[str, Any]:
+    """An array as JSON: nested lists, or base64 of its little-endian bytes in C order where it is large."""
+    head = {"dtype": str(array.dtype), "shape": list(array.shape)}
+    if array.size <= LISTED:
+        return {**head, "values": array.tolist()}
+    little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
+    return {**head, "base64": base64.b64encode(little.tobytes()).decode("ascii")}

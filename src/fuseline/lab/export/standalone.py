@@ -1,0 +1,284 @@
+"""`fuseline export`: a package as files that another program runs without fuseline."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fuseline.errors import FuselineError, unknown_kind
+from fuseline.lab.export.guide import guide
+from fuseline.lab.export.openvino import config_of, write_openvino
+from fuseline.lab.export.parity_shapes import check_lengths
+from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
+from fuseline.lab.export.samples import made_row
+from fuseline.lab.export.signature import example, signature
+from fuseline.modalities import MediaRoot
+from fuseline.modalities.rows import RowParser
+from fuseline.modalities.text import Text
+from fuseline.package import Package, read_package
+from fuseline.package.files import finite, write_json, write_text
+from fuseline.progress import Silent, Voice
+from fuseline.runtime import Predictor, load
+from fuseline.runtime.backend import cpu_quota
+
+TARGETS = ("onnx", "openvino")
+INSIDE = 1_500_000_000
+"""bytes of weights above which they become a file of their own: a protobuf message ends at 2 GB"""
+WRITTEN = (
+    "model.onnx",
+    "model.onnx.data",
+    "model-embedded.onnx",
+    "model.xml",
+    "model.bin",
+    "signature.json",
+    "example.json",
+    "parity.json",
+    "README.md",
+    "tokenizers",
+    "example",
+)
+"""all that an export ever writes, and all that --force takes away"""
+MADE_ROWS = 24
+
+
+@dataclass
+class Exported:
+    """What was written."""
+
+    folder: Path
+    files: dict[str, int]
+    """path in the folder -> bytes"""
+    parity: dict[str, Any]
+    embedded: dict[str, Any] | None = None
+    """of model-embedded.onnx: inputs, what was measured, what was left out and why"""
+    notes: list[str] = field(default_factory=list)
+
+
+def export_to(
+    model: str | Path,
+    to: str,
+    out: str | Path,
+    *,
+    embed: bool = False,
+    external_data: bool = False,
+    data: Any = None,
+    rows: int = 64,
+    force: bool = False,
+    threads: int | None = None,
+    voice: Voice | None = None,
+) -> Exported:
+    """Write a package as a folder for plain ONNX Runtime or plain OpenVINO, checked against the package itself.
+
+    The folder holds the model, `signature.json` (inputs, outputs, how to make the ones and read the others),
+    `example.json` (made rows and the outputs to expect), `parity.json`, the tokenizers and a README whose Python runs.
+
+    Args:
+        model: a package NAME.fuse, or a run's folder.
+        to: "onnx" or "openvino".
+        out: a folder, new or empty.
+        embed: also write model-embedded.onnx, which takes texts and files of pictures and sounds where ONNX Runtime
+            Extensions can read them as the package does.
+        external_data: weights in a file of their own, whatever their size.
+        data: a table (path or frame) whose first `rows` rows are compared, too; made rows always are.
+        rows: of `data`.
+        force: overwrite an earlier export in `out`; other files there are left alone.
+        threads: that work on one batch; None: all that the process may use.
+        voice: told of the progress.
+
+    Raises:
+        FuselineError: ``unknown_kind``, ``bad_usage``, ``missing_extra``, ``cannot_export``, ``export_failed``,
+            ``file_exists``, ``parity`` where the exported model answers otherwise, and what opening the package or
+            the table raises. Then nothing was written.
+    """
+    out, voice = Path(out), voice or Silent()
+    _check(to, out, embed=embed, external_data=external_data, force=force)
+    package = read_package(model)
+    if to == "onnx" and "onnxruntime" not in package.backends:
+        raise FuselineError(
+            "cannot_export",
+            f"{package.name} holds an OpenVINO graph only, and no tool turns that into ONNX",
+            "export it --to openvino; or export the package that it was compressed from, or compress that with "
+            "--backend onnxruntime",
+        )
+    threads = threads or cpu_quota()
+    new = out.with_name(out.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        exported = _write(package, to, new, embed, external_data, data, rows, threads, voice)
+        _put(new, out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    exported.folder = out
+    return exported
+
+
+def _check(to: str, out: Path, *, embed: bool, external_data: bool, force: bool) -> None:
+    """All that can be refused before any work."""
+    if to not in TARGETS:
+        raise unknown_kind("export target", to, TARGETS)
+    if to == "openvino" and (embed or external_data):
+        raise FuselineError("bad_usage", "this option belongs to --to onnx", "leave it out, or export --to onnx")
+    needed = {"onnx": "onnx", "openvino": "openvino"}[to]
+    for module, wanted in ((needed, True), ("onnxruntime_extensions", embed)):
+        if wanted and importlib.util.find_spec(module) is None:
+            hint = "pip install 'fuseline[compress]'"
+            raise FuselineError("missing_extra", f"this export needs {module}", hint)
+    if out.suffix == ".onnx":
+        raise FuselineError(
+            "bad_usage", f"{out} is to be a folder", f"give -o {out.stem}; the model.onnx in it needs no other file"
+        )
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+        what = "is a file" if out.is_file() else "is not empty"
+        hint = "give another folder" + ("" if out.is_file() else ", or --force to replace an earlier export in it")
+        raise FuselineError("file_exists", f"{out} {what}", hint)
+
+
+def _write(
+    package: Package,
+    to: str,
+    folder: Path,
+    embed: bool,
+    external_data: bool,
+    data: Any,
+    most_rows: int,
+    threads: int,
+    voice: Voice,
+) -> Exported:
+    if to == "onnx":
+        voice.say("writing model.onnx")
+        write_onnx(package, folder, external_data=external_data)
+        kind, config = "onnxruntime", {}
+        opened: OnnxFile | OpenVinoFile = OnnxFile(folder / "model.onnx", threads)
+    else:
+        voice.say("writing model.xml and model.bin")
+        kind, config = write_openvino(package, folder), config_of(package)
+        opened = OpenVinoFile(folder / "model.xml", threads, config)
+    predictor = load(package.folder, backend=kind, threads=threads)
+    cells = sample_cells(predictor, data, most_rows)
+    parsed = [p.values for p in (predictor.rows.parse(row, media) for row, media in cells) if p.error is None]
+    tolerance = package.recipe.evaluation.tolerance
+    parity = check_lengths(
+        predictor.backend.run, opened.run, predictor.rows.modalities, tolerance=tolerance, rows=parsed, voice=voice
+    )
+    said = signature(package, predictor, opened, _tokenizers(predictor.rows, folder))
+    said["runtime"] = {"target": to, "file": "model.onnx" if to == "onnx" else "model.xml", "config": config}
+    write_json(folder / "example.json", example(predictor, opened, folder))
+    embedded = None
+    if embed:
+        from fuseline.lab.export.embed import write_embedded
+
+        embedded = write_embedded(folder, said, predictor, cells, threads=threads, tolerance=tolerance, voice=voice)
+        said["embedded"] = embedded
+    write_json(folder / "signature.json", finite(said))
+    write_json(folder / "parity.json", finite(parity))
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    write_text(folder / "README.md", guide(said, to, parity, files))
+    sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    return Exported(folder, sizes, parity, embedded)
+
+
+def write_onnx(package: Package, folder: Path, *, external_data: bool = False) -> None:
+    """model.onnx (and model.onnx.data) with all weights, checked by ONNX's own checker."""
+    import onnx
+
+    try:
+        proto = onnx.load_model(package.folder / "graph.onnx")  # with the weights, wherever they lie
+    except Exception as error:  # protobuf's and onnx's private types
+        raise FuselineError("export_failed", f"graph.onnx cannot be read: {error}", "upgrade onnx") from error
+    rename_lengths(proto)
+    del proto.graph.value_info[:]  # it follows from the rest, and names lengths by their old names
+    proto.producer_name, proto.producer_version = "fuseline", str(package.manifest.get("fuseline", ""))
+    del proto.metadata_props[:]
+    for key, value in (("name", package.name), ("version", package.version)):
+        proto.metadata_props.add(key=key, value=value)
+    path = folder / "model.onnx"
+    apart = external_data or sum(len(t.raw_data) for t in proto.graph.initializer) > INSIDE
+    onnx.save_model(
+        proto,
+        path,
+        save_as_external_data=apart,
+        all_tensors_to_one_file=True,
+        location="model.onnx.data" if apart else None,
+        size_threshold=1024,
+    )
+    try:
+        onnx.checker.check_model(path, full_check=not apart)
+    except onnx.checker.ValidationError as error:
+        raise FuselineError("export_failed", f"model.onnx is not valid ONNX: {error}", "report this") from error
+
+
+def rename_lengths(proto: Any) -> None:
+    """`T_1` of the second input becomes `notes.T`, which says whose length it is."""
+    names: dict[str, str] = {}
+    for value in proto.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param and dim.dim_param != "batch":
+                letter = dim.dim_param.rpartition("_")[0] or dim.dim_param
+                names.setdefault(dim.dim_param, f"{value.name.rpartition('.')[0]}.{letter}")
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in names:
+                dim.dim_param = names[dim.dim_param]
+
+
+def sample_cells(predictor: Predictor, data: Any, most: int) -> list[tuple[Mapping[str, Any], MediaRoot]]:
+    """Raw rows with where their files lie: made ones, and the first of a table."""
+    rng = np.random.default_rng(1)
+    made = [(made_row(predictor.rows, rng), MediaRoot(None)) for _ in range(MADE_ROWS)]
+    if data is None:
+        return made
+    from fuseline.data.table import Table
+
+    recipe = predictor.package.recipe
+    table = Table.open(data, absent=recipe.table.absent)
+    table.require([c for c in predictor.rows.columns if predictor.rows.columns])
+    folder = table.folder
+    media = MediaRoot(str(folder)) if folder is not None else MediaRoot(None)
+    count = min(most, table.n_rows)
+    return [*made, *((row, media) for row in Table.rows(table.take(np.arange(count))))]
+
+
+def _tokenizers(parser: RowParser, folder: Path) -> dict[str, str]:
+    """Write every text's tokenizer; input -> file."""
+    files: dict[str, str] = {}
+    for i, (name, modality) in enumerate(parser.modalities.items()):
+        if isinstance(modality, Text):
+            (folder / "tokenizers").mkdir(exist_ok=True)
+            plain = re.fullmatch(r"[\w -]{1,80}", name, re.ASCII) is not None
+            files[name] = f"tokenizers/{name if plain else f'input-{i}'}.json"
+            write_text(folder / files[name], modality.tokenizer.to_str(pretty=True))
+    return files
+
+
+def _put(new: Path, out: Path) -> None:
+    """Move what was written to its place: an earlier export there goes, anything else stays."""
+    if not out.exists():
+        os.replace(new, out)
+        return
+    for name in WRITTEN:
+        old = out / name
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+    for path in new.iterdir():
+        os.replace(path, out / path.name)
+
+
+def said_sizes(files: Mapping[str, int], shown: Sequence[str] = WRITTEN) -> list[str]:
+    """Lines for a person: each file with its size."""
+    lines = []
+    for name in shown:
+        size = sum(n for f, n in files.items() if f == name or f.startswith(name + "/"))
+        if size:
+            lines.append(f"{name}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{name}: {size / 1e3:.1f} kB")
+    return lines
