@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from deploy.packages import make
+from runtime.graphs import sealed
 
 from fuseline.deploy import Plan, write
 from fuseline.errors import FuselineError
@@ -40,6 +41,17 @@ def test_everything_is_there_and_the_packages_are_the_same(
     assert "\nonnxruntime==" in constraints
     assert "torch" not in constraints
     assert not list(folder.parent.glob(".*")), "no half-written sibling stays"
+
+
+def test_the_image_has_what_runs_the_packages(
+    planned: Callable[..., Plan], tmp_path: Path, chest: Path, wheel: str
+) -> None:
+    other = make(tmp_path / "other.fuse", name="other")
+    (other / "graph.onnx").rename(other / "openvino.xml")
+    (other / "openvino.bin").write_bytes(b"weights")
+    folder = write(planned(chest, sealed(other)), tmp_path / "deploy", wheel=wheel)
+    assert "[serve,openvino]" in (folder / "image/Dockerfile").read_text()
+    assert "\nopenvino==" in (folder / "image/constraints.txt").read_text()
 
 
 def test_an_existing_folder_is_kept_without_force(planned: Callable[..., Plan], tmp_path: Path, wheel: str) -> None:

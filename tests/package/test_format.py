@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuseline.errors import FuselineError
-from fuseline.package import FORMAT, read_package, write_package
+from fuseline.package import FORMAT, read_buffer, read_package, write_package
 from fuseline.package.files import finite, replace_folder, settle
 from fuseline.recipe import dump_recipe, parse_recipe
 
@@ -127,3 +127,82 @@ def test_finite_makes_json() -> None:
 
     value = {"a": float("nan"), "b": [np.float32(1.5), np.array([1.0, np.inf])], 3: np.int64(2)}
     assert finite(value) == {"a": None, "b": [1.5, [1.0, None]], "3": 2}
+
+
+def with_members(folder: Path, **members: str) -> Path:
+    """Add or (with "") take away members, and seal again."""
+    for name, text in members.items():
+        path = folder / name.replace("_", ".")
+        path.write_text(text) if text else path.unlink()
+    write_package(
+        folder,
+        name="demo",
+        recipe_yaml=(folder / "recipe.yaml").read_text(),
+        columns={"note": {"modality": "text", "state": {"tokenizer": "{}", "max_length": 8}}},
+        task={"kind": "classification", "state": {}},
+        extra={},
+        card="# demo",
+        fuseline_version="0",
+    )
+    return folder
+
+
+def test_a_package_says_which_backends_it_has(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a.fuse")
+    package = read_package(folder)
+    assert (package.backends, package.backend, package.runtime) == (("onnxruntime",), "onnxruntime", {})
+    assert package.precisions("onnxruntime") == {"float32"}
+    with_members(folder, openvino_xml="<net/>")
+    assert read_package(folder).backends == ("onnxruntime",)  # half of a graph is none
+    with_members(folder, openvino_bin="weights")
+    assert read_package(folder).backends == ("onnxruntime", "openvino")
+    assert read_package(folder).backend == "onnxruntime"
+    told = '{"runtime": {"backend": "openvino", "precision": "int8+bf16", "options": {}}}'
+    with_members(folder, compression_json=told)
+    package = read_package(folder)
+    assert package.backend == "openvino"
+    assert package.precisions("openvino") == {"int8", "bf16"}
+    assert package.precisions("onnxruntime") == {"float32"}
+    with_members(folder, graph_onnx="")
+    package = read_package(folder)
+    assert (package.backends, package.backend) == (("openvino",), "openvino")
+    with pytest.raises(FuselineError, match="lists no graph"):
+        with_members(folder, openvino_xml="")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "not laid out"),
+        ('{"runtime": []}', "not laid out"),
+        ('{"runtime": {"options": 3}}', "not laid out"),
+        ('{"runtime": {"backend": "tensorflow"}}', "backend 'tensorflow'"),
+        ('{"runtime": {"backend": ["openvino"]}}', "which there is not"),
+        ('{"runtime": {"backend": "openvino"}}', "whose graph is not there"),
+        ('{"runtime": {"precision": "int8+int3"}}', "precision 'int8\\+int3'"),
+        ('{"runtime": {"precision": 8}}', "precision 8"),
+        ("{", "not JSON"),
+    ],
+)
+def test_what_nobody_understands_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    folder = made(tmp_path / "a.fuse")
+    with pytest.raises(FuselineError, match=said) as caught:
+        with_members(folder, compression_json=text)
+    assert caught.value.code == "bad_package"
+
+
+def test_a_lineage_without_a_runtime_is_one_of_float32(tmp_path: Path) -> None:
+    folder = with_members(made(tmp_path / "a.fuse"), compression_json='{"parent": "x"}')
+    assert read_package(folder).runtime == {}
+
+
+def test_a_buffer_is_checked_as_a_member_is(tmp_path: Path) -> None:
+    folder = made(tmp_path / "a.fuse")
+    package = read_package(folder)
+    buffer = read_buffer(package, "graph.onnx")
+    assert buffer == b"graph"
+    assert isinstance(buffer, bytearray)
+    for text in (b"grape", b"grap", b"graphs", b""):
+        (folder / "graph.onnx").write_bytes(text)
+        with pytest.raises(FuselineError, match="is not the file that was packaged"):
+            read_buffer(package, "graph.onnx")

@@ -22,7 +22,9 @@ from polars.testing import assert_frame_equal
 
 import fuseline
 from fuseline import api
+from fuseline.data.table import Table
 from fuseline.errors import FuselineError
+from fuseline.modalities import MediaRoot
 from fuseline.runtime import Answer, Predictor
 from fuseline.runtime.batch import WINDOW
 from fuseline.runtime.parts import Parts, frame_of, schema_of
@@ -160,7 +162,7 @@ def test_a_row_that_the_model_cannot_compute_fails_alone(
 ) -> None:
     predictor = fuseline.load(package)
     poison = pl.read_csv(table, infer_schema=False)["note"].drop_nulls()[0]
-    tokens = predictor.rows.modalities["note"].parse({"note": poison}, api.MediaRoot())
+    tokens = predictor.rows.modalities["note"].parse({"note": poison}, MediaRoot())
     run = predictor.run
 
     def failing(parsed: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -251,7 +253,7 @@ def test_no_more_than_a_window_of_rows_is_read_at_once(
     package: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken, together = [], []
-    run, take = Predictor.run, api.Table.take
+    run, take = Predictor.run, Table.take
 
     def counted_take(self: Any, rows: np.ndarray, columns: Any = None) -> pl.DataFrame:
         taken.append(len(rows))
@@ -261,7 +263,7 @@ def test_no_more_than_a_window_of_rows_is_read_at_once(
         together.append(len(parsed))
         return run(self, parsed)
 
-    monkeypatch.setattr(api.Table, "take", counted_take)
+    monkeypatch.setattr(Table, "take", counted_take)
     monkeypatch.setattr(Predictor, "run", counted_run)
     batch(package, table, tmp_path / "answers", shard_rows=ROWS)
     assert max(taken) == WINDOW * SIZE

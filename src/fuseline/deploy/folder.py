@@ -40,7 +40,8 @@ def manifests(plan: Plan) -> dict[str, str]:
 def write(plan: Plan, out: str | Path, *, wheel: str | None = None, force: bool = False) -> Path:
     """Write the whole folder or nothing. Raises FuselineError ``exists`` where it is there and `force` is not set."""
     target = settle(Path(out))
-    extras = "serve,grpc" if plan.grpc else "serve"
+    also = {"grpc": plan.grpc, "openvino": any(m.package.backend == "openvino" for m in plan.models)}
+    extras = ",".join(["serve", *(extra for extra, wanted in also.items() if wanted)])
     source = find_source(wheel, extras)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise FuselineError("exists", f"{target} is no folder", "name another place: -o deploy/")

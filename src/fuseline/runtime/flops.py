@@ -60,9 +60,16 @@ def flops(op: str, inputs: Sequence[Shape], outputs: Sequence[Shape], equation: 
 
 
 def product(a: Shape, b: Shape, out: Shape) -> float | None:
-    """Of matrices either of which may stand transposed: each element of `out` sums over what `a` shares with `b`."""
-    shared = [k for k in (a[-1], a[-2]) if k in b[-2:]]
-    return 2.0 * math.prod(out) * shared[0] if shared else None
+    """Of matrices either of which may stand transposed: each element of `out` is a sum over the other side of `a`."""
+    if a[-2] == out[-2]:
+        shared = a[-1]
+    elif a[-1] == out[-2]:
+        shared = a[-2]
+    elif a[-1] in b[-2:]:  # rows and heads of `a` stand in another order
+        shared = a[-1]
+    else:
+        return None
+    return 2.0 * math.prod(out) * shared
 
 
 def attention(queries: Shape, keys: Shape, values: Shape) -> float:

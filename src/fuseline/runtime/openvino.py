@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -82,7 +83,8 @@ class OpenVino:
         request = self.model.create_infer_request()
         values = request.infer({k: v for k, v in arrays.items() if k in self.inputs}, share_inputs=True)
         out = {name: values[i] for i, name in enumerate(self.outputs)}
-        self.model.release_memory()
+        with contextlib.suppress(RuntimeError):  # another batch is running: the last one gives the memory back
+            self.model.release_memory()
         return out, request
 
 

@@ -20,9 +20,10 @@ from fuseline.runtime.onnxruntime import options_for
 from fuseline.runtime.openvino import import_openvino
 
 SIZES = (512, 1024, 2048, 4096)
-LONG_ENOUGH = 2e-3
-"""seconds of one product, below which a larger one is tried; a long one would seldom run undisturbed"""
-SECONDS = 0.4
+LONG_ENOUGH = 0.01
+"""seconds of one product, below which a larger one is tried, too: a short one may end before all threads are awake,
+and a long one seldom runs undisturbed"""
+SECONDS = 0.3
 """of one measurement; the best run counts, since a neighbour's load only ever adds"""
 
 Product = Callable[[int], Callable[[], object]]
@@ -88,6 +89,7 @@ def _openvino(threads: int) -> dict[str, Product]:
             left, right = x, ops.constant(np.ones((size, size), np.float32))
         model = ov.Model([ops.matmul(left, right, False, False)], [x], "product")
         options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": hint}
+        options["PERFORMANCE_HINT"] = "LATENCY"
         request = core.compile_model(model, "CPU", {**options, "ENABLE_CPU_PINNING": False}).create_infer_request()
         feed = {"x": np.ones((size, size), np.float32)}
         return lambda: request.infer(feed, share_inputs=True, share_outputs=True)

@@ -24,10 +24,43 @@ class OnnxNode:
     """those that are an integer or a text"""
 
 
-def nodes_of(model: bytes) -> list[OnnxNode]:
-    """The nodes of an ONNX file's main graph, in its order."""
-    graphs = (value for number, value in _fields(memoryview(model)) if number == 7)
-    return [_node(value) for graph in graphs for number, value in _fields(graph) if number == 1]
+@dataclass
+class OnnxGraph:
+    nodes: list[OnnxNode] = field(default_factory=list)
+    """in the file's order, a topological one"""
+    constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """shapes of the initialisers"""
+
+
+def read_onnx(model: bytes) -> OnnxGraph:
+    """The main graph of an ONNX file."""
+    out = OnnxGraph()
+    for graph in (value for number, value in _fields(memoryview(model)) if number == 7):
+        for number, value in _fields(graph):
+            if number == 1:
+                out.nodes.append(_node(value))
+            elif number == 5:
+                name, shape = _constant(value)
+                out.constants[name] = shape
+    return out
+
+
+def _constant(data: memoryview) -> tuple[str, tuple[int, ...]]:
+    name, shape = "", []
+    for number, value in _fields(data):
+        if number == 8:
+            name = _text(value)
+        elif number == 1:
+            shape += [value] if isinstance(value, int) else _packed(value)
+    return name, tuple(shape)
+
+
+def _packed(data: memoryview) -> list[int]:
+    out, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        out.append(value)
+    return out
 
 
 def _node(data: memoryview) -> OnnxNode:

@@ -51,6 +51,8 @@ class ModelInfo:
     bytes: int
     fuseline: str
     """the version that wrote the package"""
+    backend: str = "onnxruntime"
+    """what runs its graph"""
     metric: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     """the package's own test metrics"""

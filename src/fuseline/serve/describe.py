@@ -34,6 +34,7 @@ def describe(predictor: Predictor, name: str | None = None) -> ModelInfo:
         columns=tuple(columns),
         bytes=package.bytes,
         fuseline=str(package.manifest.get("fuseline", "")),
+        backend=predictor.backend_kind,
         metric=str(metrics.get("metric", "")),
         metrics=_scores(metrics),
         profile=package.read_json("profile.json"),

@@ -18,8 +18,8 @@ from torch import nn
 
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
-from fuseline.lab.compress.distil import DistilConfig, Distillation, answer_distance, distil
-from fuseline.lab.compress.heal import HealReport, Standing, heal, standing, training_only
+from fuseline.lab.compress.distil import DistilConfig, Distillation, answer_distance, distil, unwatched
+from fuseline.lab.compress.heal import HealReport, heal, standing, training_only
 from fuseline.lab.compress.hidden import InputDistance, Live, Stored, tokens_of
 from fuseline.lab.compress.teacher import Teacher
 from fuseline.lab.heads import head_class
@@ -27,14 +27,15 @@ from fuseline.lab.model import FusionModel
 from fuseline.lab.tokens import Tokens
 from fuseline.lab.training import loop
 from fuseline.lab.training.callbacks import Keeper
+from fuseline.lab.training.module import TrainModule
 from fuseline.lab.training.prepare import Prepared
-from fuseline.modalities import MediaRoot
 from fuseline.progress import Silent
 from fuseline.recipe import parse_recipe
 from fuseline.runtime import load
 from fuseline.tasks import task_class
 
 CPU = torch.device("cpu")
+PAIR = ("weight", "bias")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,10 @@ def test_a_package_teaches_what_it_answers(package: Path, tmp_path: Path) -> Non
     frame = pl.read_csv(path, infer_schema_length=None)
     broken = pl.when(pl.int_range(pl.len()) == 5).then(pl.lit("media/5.png")).otherwise(pl.col("picture"))
     frame.with_columns(picture=broken).write_csv(path)
-    ready = taught.prepared(path, ("vitals",))  # the student has no pictures, and so no trouble with that one
+    task = {"kind": "classification", "target": "sick"}
+    ready = taught.prepared(
+        path, ("vitals",), task=task
+    )  # the student has no pictures, and so no trouble with that one
     predictor = load(package)
     teacher = Teacher.of_packages([predictor, predictor], ready)
     asked = np.concatenate([ready.rows("train"), ready.rows("val")])
@@ -226,18 +230,21 @@ def gap(model: FusionModel, ready: Prepared, teacher: Teacher) -> float:
 def test_a_student_is_nearer_to_its_teacher_than_one_of_labels_alone(
     seed: int, ready: Prepared, teacher: Teacher, tmp_path: Path
 ) -> None:
-    recipe = student_recipe(ready, ("note", "vitals"), seed)
+    """The teacher knows what is true; a quarter of the student's labels lies."""
+    recipe = student_recipe(ready, ("note", "vitals"), epochs=12, seed=seed)
+    recipe = recipe.model_copy(update={"task": recipe.task.model_copy(update={"target": "sick"})})
     own, student = distil(recipe, ready, teacher, tmp_path / "taught")
     alone = taught.fresh(own)
     (tmp_path / "alone").mkdir()
-    loop.fit(own, alone, tmp_path / "alone", Silent(), resume=False, precision="float32")
-    assert gap(student, own, teacher) < 0.8 * gap(alone, own, teacher)
+    silent = replace(own, part=unwatched(own.part))
+    loop.fit(silent, alone, tmp_path / "alone", Silent(), resume=False, precision="float32")
+    assert gap(student, own, teacher) < 0.7 * gap(alone, own, teacher)
 
 
-def student_recipe(ready: Prepared, names: tuple[str, ...], seed: int = 0) -> Any:
+def student_recipe(ready: Prepared, names: tuple[str, ...], **training: Any) -> Any:
     data = ready.recipe.model_dump(mode="json")
     small = {"kind": "concat", "width": 16}
-    training = {**data["training"], "epochs": 6, "patience": 100, "seed": seed}
+    training = {**data["training"], "epochs": 6, **training}
     return parse_recipe({**data, "inputs": {n: made.INPUTS[n] for n in names}, "fusion": small, "training": training})
 
 
@@ -343,6 +350,24 @@ def test_the_losses_on_tokens_bring_them_nearer(
     assert taught_tokens[1] < 0.8 * plain[1]
 
 
+def test_projections_train_beside_the_model_and_travel_in_its_checkpoints(ready: Prepared, teacher: Teacher) -> None:
+    recipe = student_recipe(ready, ("note", "vitals"))
+    narrow = replace(ready, recipe=recipe)
+    student = taught.fresh(narrow)
+    objective = Distillation(DistilConfig(embedding=1.0, hidden=1.0), teacher, student, narrow)
+    own = dict(objective.named_parameters())
+    assert own.keys() == {f"{p}.{n}" for p in ("project", "inputs.0.project", "inputs.1.project") for n in PAIR}
+    rates: dict[str, float | None] = {}
+    module = TrainModule(
+        student, recipe.training, total_steps=1, interval_steps=1, learning_rates=rates, objective=objective
+    )
+    trained = {id(p) for group in module._groups() for p in group["params"]}
+    assert {id(p) for p in (*own.values(), *student.parameters())} == trained
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    assert {k for k in checkpoint["state_dict"] if not k.startswith("model.")} == {f"objective.{k}" for k in own}
+
+
 def test_what_a_loss_needs_and_the_teacher_lacks(ready: Prepared, whole: FusionModel) -> None:
     with pytest.raises(FuselineError, match="kept them"):
         Distillation(DistilConfig(hidden=1.0), Teacher.of_models([whole], ready), whole, ready)
@@ -358,14 +383,20 @@ def test_a_heal_gives_back_most_of_what_a_cut_took(
     ready: Prepared, whole: FusionModel, teacher: Teacher, tmp_path: Path
 ) -> None:
     student = cut(whole)
-    report = heal(student, teacher, ready, tmp_path, parts=["note"], epochs=12, learning_rate=3e-3)
+    report = heal(student, teacher, ready, tmp_path, parts=["note"], epochs=12, learning_rate=1e-3)
     assert (report.rows, report.parts, report.metric) == ("val", ("note",), "auroc")
     assert report.before.distance is not None
     assert report.after.distance is not None
-    assert report.after.distance < 0.4 * report.before.distance
+    assert report.after.distance < 0.3 * report.before.distance
     assert report.after.loss < report.before.loss
     assert HealReport.from_dict(report.to_dict()) == report
     assert not student.training
+
+
+def with_checkpoints(ready: Prepared) -> Prepared:
+    """One at the end of every interval."""
+    training = ready.recipe.training.model_copy(update={"checkpoint_seconds": 0.0})
+    return replace(ready, recipe=ready.recipe.model_copy(update={"training": training}))
 
 
 def press_ctrl_c_in_interval(monkeypatch: pytest.MonkeyPatch, when: int) -> None:
@@ -384,8 +415,7 @@ def press_ctrl_c_in_interval(monkeypatch: pytest.MonkeyPatch, when: int) -> None
 def test_a_heal_that_was_killed_goes_on_to_the_same_weights(
     ready: Prepared, whole: FusionModel, teacher: Teacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = ready.recipe.training.model_copy(update={"checkpoint_seconds": 0.0})
-    ready = replace(ready, recipe=ready.recipe.model_copy(update={"training": training}))
+    ready = with_checkpoints(ready)
     small = student_recipe(ready, ("note", "vitals")).fusion
     narrow = replace(ready, recipe=ready.recipe.model_copy(update={"fusion": small}))
     # Other widths: the projections are trained too, and must go on where they were.
@@ -441,6 +471,16 @@ def test_only_what_was_cut_trains_and_what_is_frozen_comes_from_the_cache(
     ready.reader.let_go()
 
 
+def test_the_best_by_the_validation_metric_where_that_is_wished(
+    ready: Prepared, whole: FusionModel, teacher: Teacher, tmp_path: Path
+) -> None:
+    report = heal(cut(whole), teacher, ready, tmp_path, epochs=3, keep="best")
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    values = [float(line.split(",")[-1]) for line in lines[1:]]
+    assert report.best_interval == int(np.argmax(values))
+    assert report.after.metric == pytest.approx(max(values))
+
+
 def test_without_validation_rows_the_last_weights_stay(ready: Prepared, whole: FusionModel, tmp_path: Path) -> None:
     ready = replace(ready, part=np.where(ready.part == 1, -1, ready.part))
     report = heal(cut(whole), Teacher.of_models([whole], ready), ready, tmp_path, epochs=3)
@@ -452,6 +492,4 @@ def test_healing_on_labels_alone(ready: Prepared, whole: FusionModel, tmp_path: 
     student = cut(whole)
     report = heal(student, None, ready, tmp_path, epochs=3, learning_rate=3e-3)
     assert report.before.distance is None
-    assert report.before == Standing(*report.before.__dict__.values())
     assert report.steps == 3 * loop.steps_per_epoch(len(ready.rows("train")), 16)
-    assert MediaRoot is not None

@@ -32,7 +32,7 @@ def whole(ready: Prepared, tmp_path_factory: pytest.TempPathFactory) -> FusionMo
     return taught.trained(ready, tmp_path_factory.mktemp("whole") / "run")
 
 
-def heavy(model: FusionModel, factor: float = 60.0) -> FusionModel:
+def heavy(model: FusionModel, factor: float = 300.0) -> FusionModel:
     """The same answers from weights of heavy tails: one feature of every norm is small, and its weights are large.
 
     Pretrained Transformers are like that; a scale that holds the few large weights leaves no steps for the others.
@@ -171,20 +171,20 @@ def test_a_model_that_loses_under_int8_loses_less_afterwards(
         torch.testing.assert_close(
             model(batch.arrays, batch.present_BM)["logits"],
             whole(batch.arrays, batch.present_BM)["logits"],
-            atol=1e-3,
-            rtol=1e-3,
+            atol=1e-2,
+            rtol=1e-2,
         )
     parts = ["note", "vitals", FUSION]
     teacher = Teacher.of_models([whole], ready)
     before = distance(model, ready, teacher, parts)
-    assert before > 3 * distance(whole, ready, teacher, parts)  # the tails are what costs
+    assert before > 100 * distance(whole, ready, teacher, parts)  # the tails are what costs
     names = list(model.state_dict())
     report = quantisation_aware(model, teacher, ready, tmp_path, parts=parts, epochs=10)
     after = distance(model, ready, teacher, parts)
-    assert after < 0.5 * before
+    assert after < 0.1 * before
     assert report.after.distance is not None
     assert report.before.distance is not None
-    assert report.after.distance < 0.5 * report.before.distance
+    assert report.after.distance < 0.1 * report.before.distance
     assert list(model.state_dict()) == names
     assert not model.training
 

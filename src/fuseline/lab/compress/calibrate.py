@@ -1,7 +1,8 @@
 """Ranges of activations from real rows, batch by batch in bounded memory. Batches may differ in size and length.
 
-onnxruntime's own calibrators keep every activation of every batch until the end (64 pictures through EfficientNet-Lite0:
-1.7 GB), and want batches of one shape. Here a tensor costs a histogram of 32 kB, and the graph runs once.
+onnxruntime's own calibrators keep every activation of every batch until the end (64 pictures through
+EfficientNet-Lite0: 1.7 GB), and want batches of one shape. Here a tensor costs a histogram of 32 kB, and the graph runs
+once.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Watched:
             self.counts = np.pad(pairs, BINS // 4)
             self.reach *= 2
 
-    @property
-    def mean_C(self) -> np.ndarray:
+    def mean(self) -> np.ndarray:
+        """(C,) of each channel."""
         assert self.total_C is not None
         return np.asarray(self.total_C / max(1, self.count))
 

@@ -6,6 +6,7 @@ Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Romero et al
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,12 @@ from fuseline.recipe import Frozen, Recipe
 
 PROBE = 64
 """rows on which student and teacher are compared before the first step"""
+
+Keep = Literal["last", "best"]
+"""Which weights a training under a teacher ends with. The best by the validation metric as in any training, or, since
+the schedule comes to rest and a teacher's answers are hardly learned by heart, the last: few validation rows tie or
+jump, and the first of the best intervals is one of the least taught. It also leaves those rows to the choice between
+candidates, which would look better on rows that had chosen their weights."""
 
 
 class DistilConfig(Frozen):
@@ -178,6 +185,11 @@ class Distillation(nn.Module):
         return near, related
 
 
+def unwatched(part_N: np.ndarray) -> np.ndarray:
+    """Parts of rows without validation: training then keeps its last weights."""
+    return np.where(part_N == 1, -1, part_N).astype(part_N.dtype)
+
+
 def _probe(prepared: Prepared, teacher: Teacher) -> Batch:
     """Some training rows that the teacher knows."""
     rows = prepared.rows("train")
@@ -194,6 +206,7 @@ def distil(
     folder: Path,
     *,
     config: DistilConfig | None = None,
+    keep: Keep = "last",
     voice: Voice | None = None,
 ) -> tuple[Prepared, FusionModel]:
     """Train another recipe under a teacher: smaller encoders, another fusion, fewer inputs.
@@ -205,6 +218,7 @@ def distil(
         teacher: see :class:`Teacher`.
         folder: holds checkpoints. The same call on it goes on where it was killed, and gives at once what has ended.
         config: the losses.
+        keep: which weights; see :data:`Keep`.
         voice: progress.
 
     Raises:
@@ -215,13 +229,14 @@ def distil(
     split, cache = Split(whole.part.copy()), whole.reader.cache
     prepared = prepare(recipe, whole.table, folder=folder, voice=voice, cache=cache, split=split)
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
-    lesson = Lesson.open(folder, key_of_training("student", prepared, model, config, teacher))
+    lesson = Lesson.open(folder, key_of_training("student", prepared, model, config, teacher, keep))
     if lesson.data.get("trained") is not None:
         lesson.load(model)
         return prepared, model.eval()
     loop.check_metric(prepared, model)
     loop.keep_frozen(prepared, model, voice)
     objective = Distillation(config, teacher, model, prepared)
-    trained = lesson.fit(prepared, model, objective, voice)
+    watched = prepared if keep == "best" else replace(prepared, part=unwatched(prepared.part))
+    trained = lesson.fit(watched, model, objective, voice)
     lesson.save(trained=trained.best)
     return prepared, model.eval()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fuseline.lab.compress.measure import Ruler, interleaved, quartiles
+from fuseline.lab.compress.measure import Ruler, quartiles
 from fuseline.lab.compress.seal import reseal
 from fuseline.lab.compress.search import Search
 from fuseline.lab.compress.subject import lineage
@@ -90,7 +90,7 @@ def closing(workshop: Workshop, chosen: dict[str, Any], *, threads: int | None) 
     verdict = ruler.compare(before, after)
     times: dict[str, dict[str, Any]] = {"base": {}, "chosen": {}}
     for batch in BATCHES:
-        for name, own in zip(times, interleaved([base, predictor], ruler.typical(batch)), strict=True):
+        for name, own in zip(times, ruler.race([base, predictor], batch), strict=True):
             times[name][str(batch)] = quartiles(own)
     full = ruler.subsets[0]
     scores = prepared.task.score(
@@ -119,7 +119,7 @@ def closing(workshop: Workshop, chosen: dict[str, Any], *, threads: int | None) 
         "latency": times,
         **vars(verdict),
     }
-    parity = self_agreement(predictor, ruler.values[:16], tolerance=prepared.recipe.evaluation.tolerance)
+    parity = self_agreement(predictor, ruler.values(predictor)[:16], tolerance=prepared.recipe.evaluation.tolerance)
     compression = {**lineage(package), "measured": {k: v for k, v in final.items() if k != "subsets"}}
     card = compressed_card(
         package.name,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fuseline.lab.build import Plan
-from fuseline.lab.compress.distil import DistilConfig, Distillation, answer_distance
+from fuseline.lab.compress.distil import DistilConfig, Distillation, Keep, answer_distance
 from fuseline.lab.compress.lesson import Lesson, key_of_training
 from fuseline.lab.compress.teacher import Teacher, own_reader
 from fuseline.lab.encoders.tuning import apply_tuning
@@ -85,10 +85,10 @@ def heal(
     epochs: int | None = None,
     learning_rate: float | None = None,
     seed: int | None = None,
-    patience: int | None = None,
+    keep: Keep = "last",
     voice: Voice | None = None,
 ) -> HealReport:
-    """Train a cut model in place, the best weights by the validation metric (without validation rows the last).
+    """Train a cut model in place.
 
     Adapters, fusion and head always train; of the encoders those of `parts`. The others stay as they are, whatever the
     recipe's `tune`, and are given as their cached tokens. The model's own settings of what trains come back afterwards.
@@ -105,7 +105,7 @@ def heal(
         learning_rate: at most; None: half the recipe's. Pretrained encoders: the recipe's own rate for them, or
             PRETRAINED_RATE, never above.
         seed: of order and dropout; None: the recipe's.
-        patience: intervals without a better metric before it stops; None: it does not, since the schedule ends anyway.
+        keep: the last weights, or the best by the validation metric: see :data:`distil.Keep`.
         voice: progress.
 
     Raises:
@@ -113,9 +113,9 @@ def heal(
     """
     config, voice = config or DistilConfig(), voice or Silent()
     chosen = _chosen(student, prepared, parts)
-    own = _for_healing(prepared, chosen, epochs, learning_rate, seed, patience)
+    own = _for_healing(prepared, chosen, epochs, learning_rate, seed, keep)
     spec = own.recipe.training
-    part, rows = _watched(own)
+    part, rows = _watched(prepared)
     with training_only(student, chosen):
         lesson = Lesson.open(folder, key_of_training("heal", own, student, config, teacher, chosen))
         if lesson.data.get("report") is not None:
@@ -156,7 +156,7 @@ def _for_healing(
     epochs: int | None,
     learning_rate: float | None,
     seed: int | None,
-    patience: int | None,
+    keep: Keep,
 ) -> Prepared:
     """The same rows under a recipe of its own: short, silent, and other encoders frozen."""
     spec = prepared.recipe.training
@@ -165,7 +165,7 @@ def _for_healing(
         "epochs": epochs or _epochs(prepared),
         "learning_rate": rate,
         "seed": spec.seed if seed is None else seed,
-        "patience": patience or 10**6,
+        "patience": 10**6,  # the schedule ends it
         "loggers": (),
     }
     training = type(spec).model_validate({**spec.model_dump(), **changes})
@@ -175,6 +175,8 @@ def _for_healing(
         plans={n: _plan(plan, n in parts, rate) for n, plan in prepared.plans.items()},
         reader=own_reader(prepared),
         notes=[],
+        # Test rows are not looked at: frozen encoders need not encode them.
+        part=np.where(prepared.part <= (keep == "best"), prepared.part, -1).astype(prepared.part.dtype),
     )
 
 

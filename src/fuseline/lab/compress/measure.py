@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fuseline.lab.training.prepare import Prepared
+from fuseline.lab.training.reader import Reader
 from fuseline.modalities.rows import lengths_of
 from fuseline.progress import Voice
 from fuseline.runtime import Predictor
@@ -23,7 +24,7 @@ from fuseline.tasks.paired import agreement, drop
 BATCH = 16
 ROUNDS, SECONDS = 40, 2.0
 """interleaved rounds of a timing at most, and the time after which it ends where single answers are slow"""
-FEWEST_ROUNDS = 7
+FEWEST_ROUNDS = 11
 SMALLEST_SUBSET = 20
 """rows below which a subset's drop is shown and not judged: it is noise"""
 
@@ -62,18 +63,28 @@ class Ruler:
             if row.error is not None:
                 raise row.error
         read.sort(key=lambda row: float(lengths_of(prepared.parser.modalities, row.values).sum()))
-        self.values = [row.values for row in read]
         self.rows = np.array([row.index for row in read])
         self.targets = np.stack([row.target for row in read if row.target is not None])
-        self.present_NM = prepared.parser.present(self.values)
+        self.present_NM = prepared.parser.present([row.values for row in read])
         self.groups = None if prepared.groups is None else prepared.groups[self.rows]
+
+    def values(self, predictor: Predictor) -> list[dict[str, Any]]:
+        """The rows as a package reads them: its words may have other numbers, and it may have fewer inputs."""
+        base = self.prepared
+        reader = Reader(base.table, predictor.rows, base.task, base.reader.media, base.reader.cache)
+        read = reader.read(self.rows)
+        for row in read:
+            if row.error is not None:
+                raise row.error
+        return [row.values for row in read]
 
     def outputs(self, predictor: Predictor, voice: Voice, title: str) -> Outputs:
         """What a package answers when only some inputs may be seen, for every subset. One pass of its graph each."""
         parts: dict[Subset, list[dict[str, np.ndarray]]] = {subset: [] for subset in self.subsets}
-        with voice.track(title, len(self.values)) as advance:
-            for start in range(0, len(self.values), BATCH):
-                chunk = self.values[start : start + BATCH]
+        values = self.values(predictor)
+        with voice.track(title, len(values)) as advance:
+            for start in range(0, len(values), BATCH):
+                chunk = values[start : start + BATCH]
                 for subset in self.subsets:
                     seen = [{n: v if n in subset else None for n, v in row.items()} for row in chunk]
                     parts[subset].append(predictor.run(seen))
@@ -128,32 +139,37 @@ class Ruler:
         scores = self.prepared.task.score(self.targets[some_N], outputs, details=False)
         return scores.metrics[self.metric].value
 
-    def typical(self, batch: int) -> list[dict[str, Any]]:
-        """Rows to time: of middle length, those that have every input first."""
-        complete = [
-            row for row, there in zip(self.values, np.asarray(self.present_NM.all(axis=1)), strict=True) if there
-        ]
-        rows = complete or self.values
-        middle = len(rows) // 2
-        start = max(0, min(middle - batch // 2, len(rows) - batch))
-        chosen = rows[start : start + batch]
-        return [chosen[i % len(chosen)] for i in range(batch)]
+    def typical(self, predictor: Predictor, batch: int) -> list[dict[str, Any]]:
+        """Rows to time, as a package reads them: of middle length, those that have every input first."""
+        complete = np.flatnonzero(self.present_NM.all(axis=1))
+        chosen = complete if len(complete) else np.arange(len(self.rows))
+        start = max(0, min(len(chosen) // 2 - batch // 2, len(chosen) - batch))
+        some = chosen[start : start + batch]
+        values = self.values(predictor)
+        return [values[some[i % len(some)]] for i in range(batch)]
+
+    def race(self, predictors: Sequence[Predictor], batch: int) -> list[np.ndarray]:
+        """Milliseconds of the same rows through each package in turn: see :func:`interleaved`."""
+        return interleaved(predictors, [self.typical(p, batch) for p in predictors])
 
 
 def interleaved(
-    predictors: Sequence[Predictor], rows: Sequence[Mapping[str, Any]], *, rounds: int = ROUNDS
+    predictors: Sequence[Predictor], rows: Sequence[Sequence[Mapping[str, Any]]], *, rounds: int = ROUNDS
 ) -> list[np.ndarray]:
     """Milliseconds of answering decoded rows, each predictor in turn in every round, so that a busy machine slows all
-    alike. Returns one array of rounds a predictor; collating and decoding are inside, reading files is not."""
-    for predictor in predictors:
+    alike. Collating and decoding of answers are inside, reading files is not.
+
+    `rows`: one list a predictor, as it reads them. Returns one array of rounds a predictor.
+    """
+    for predictor, own_rows in zip(predictors, rows, strict=True):
         for _ in range(2):  # the first runs allocate
-            _answer(predictor, rows)
+            _answer(predictor, own_rows)
     times: list[list[float]] = [[] for _ in predictors]
     began = time.perf_counter()
     for done in range(rounds):
-        for predictor, own in zip(predictors, times, strict=True):
+        for predictor, own_rows, own in zip(predictors, rows, times, strict=True):
             start = time.perf_counter()
-            _answer(predictor, rows)
+            _answer(predictor, own_rows)
             own.append(1000 * (time.perf_counter() - start))
         if done + 1 >= FEWEST_ROUNDS and time.perf_counter() - began > SECONDS * len(predictors):
             break

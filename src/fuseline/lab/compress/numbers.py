@@ -53,13 +53,9 @@ def ladder(model: FusionModel) -> list[Numbers]:
 _BY_KIND: dict[Backend, tuple[dict[Kind, Precision], ...]] = {
     "openvino": (
         {"convolutions": "int8", "products": "int8", "small": "bfloat16"},
-        {"convolutions": "int8", "products": "int8", "small": "float32"},
         {"convolutions": "bfloat16", "products": "bfloat16", "small": "bfloat16"},
     ),
-    "onnxruntime": (
-        {"convolutions": "int8", "products": "int8", "small": "float32"},
-        {"convolutions": "int8", "products": "weights-int8", "small": "float32"},
-    ),
+    "onnxruntime": ({"convolutions": "int8", "products": "int8", "small": "float32"},),
 }
 
 

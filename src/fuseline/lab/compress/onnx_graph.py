@@ -114,7 +114,7 @@ class Graph:
         return node
 
     def constant(self, name: str, array: np.ndarray, *, learnt: bool = False) -> str:
-        self.arrays[name] = np.ascontiguousarray(array)
+        self.arrays[name] = np.asarray(array, order="C")  # np.ascontiguousarray would make a scalar a vector
         if learnt:
             self._learnt.add(name)
         return name
@@ -138,9 +138,7 @@ class Graph:
         if outputs is not None:
             del out.graph.output[:]
             out.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
-        if any(node.domain == CONTRIB for node in nodes) and not any(
-            o.domain == CONTRIB for o in out.opset_import
-        ):
+        if any(node.domain == CONTRIB for node in nodes) and not any(o.domain == CONTRIB for o in out.opset_import):
             out.opset_import.append(onnx.helper.make_opsetid(CONTRIB, 1))
         return out
 

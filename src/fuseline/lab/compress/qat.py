@@ -20,7 +20,7 @@ import torch
 import torch.nn.utils.parametrize as parametrize
 from torch import Tensor, nn
 
-from fuseline.lab.compress.distil import DistilConfig
+from fuseline.lab.compress.distil import DistilConfig, Keep
 from fuseline.lab.compress.heal import HealReport, heal, healing_steps
 from fuseline.lab.compress.names import modules_of
 from fuseline.lab.compress.teacher import Teacher, own_reader
@@ -192,6 +192,7 @@ def quantisation_aware(
     learning_rate: float | None = None,
     seed: int | None = None,
     percentile: float = 99.99,
+    keep: Keep = "last",
     voice: Voice | None = None,
 ) -> HealReport:
     """Train a model in place so that rounding `parts` to int8 costs little; see :func:`heal` for the rest.
@@ -210,6 +211,7 @@ def quantisation_aware(
         learning_rate: None: a tenth of the recipe's: weights need to move by steps of their grid, not further.
         seed: of order and dropout.
         percentile: of an input's values that its range holds, on each side; the tails are cut.
+        keep: which weights; see :data:`distil.Keep`.
         voice: progress.
     """
     rate = learning_rate or prepared.recipe.training.learning_rate / 10
@@ -228,5 +230,6 @@ def quantisation_aware(
             epochs=epochs,
             learning_rate=rate,
             seed=seed,
+            keep=keep,
             voice=voice,
         )

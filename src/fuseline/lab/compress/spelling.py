@@ -25,7 +25,7 @@ UNKNOWN_PENALTY = 10.0
 """by how much less likely than the least likely piece Unigram takes an unknown one to be (tokenizers and
 sentencepiece)"""
 
-_Keep = Callable[[dict[str, Any], set[str]], tuple[list[str], dict[str, list[str]]]]
+_Keep = Callable[[dict[str, Any], set[str], set[str]], tuple[list[str], dict[str, list[str]]]]
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,13 @@ def shrink_tokenizer(text: str, used: Collection[int], hold: int | None = None) 
         return None
     unigram = model["type"] == "Unigram"
     ids = {piece: i for i, (piece, _) in enumerate(model["vocab"])} if unigram else dict(model["vocab"])
-    special = (
-        {token["content"] for token in added} | {str(model["unk_token"])}
-        if model.get("unk_token")
-        else {token["content"] for token in added}
-    )
+    special = {token["content"] for token in added} | _said(data.get("post_processor"))
+    if model.get("unk_token"):
+        special.add(model["unk_token"])
     if unigram and model.get("unk_id") is not None:
         special.add(model["vocab"][model["unk_id"]][0])
-    wanted = {piece for piece, i in ids.items() if i in used} | (special & ids.keys())
-    kept, new = keep(model, wanted)
+    wanted = {piece for piece, i in ids.items() if i in used or i == hold} | (special & ids.keys())
+    kept, new = keep(model, wanted, special)
     kept = sorted(kept, key=ids.__getitem__)
     held = next((piece for piece in kept if ids[piece] == hold), None)
     if held is not None and hold is not None:
@@ -80,10 +78,10 @@ def shrink_tokenizer(text: str, used: Collection[int], hold: int | None = None) 
     return Shrunk(out, sources)
 
 
-def _wordpiece(model: dict[str, Any], wanted: set[str]) -> tuple[list[str], dict[str, list[str]]]:
+def _wordpiece(model: dict[str, Any], wanted: set[str], special: set[str]) -> tuple[list[str], dict[str, list[str]]]:
     prefix = model["continuing_subword_prefix"]
     starts, insides = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
-    for piece in model["vocab"]:
+    for piece in model["vocab"].keys() - special:
         rest = piece
         if piece.startswith(prefix) and piece != prefix:
             rest = piece[len(prefix) :]
@@ -95,10 +93,9 @@ def _wordpiece(model: dict[str, Any], wanted: set[str]) -> tuple[list[str], dict
     return _with_characters(model["vocab"], wanted, {**starts, **insides})
 
 
-def _unigram(model: dict[str, Any], wanted: set[str]) -> tuple[list[str], dict[str, list[str]]]:
+def _unigram(model: dict[str, Any], wanted: set[str], special: set[str]) -> tuple[list[str], dict[str, list[str]]]:
     characters = defaultdict[str, list[str]](list)
     pieces = [piece for piece, _ in model["vocab"]]
-    special = {pieces[model["unk_id"]]} if model.get("unk_id") is not None else set()
     for piece in pieces:
         if model.get("byte_fallback") and piece.startswith("<0x"):
             wanted.add(piece)
@@ -117,7 +114,7 @@ def _with_characters(
     return list(kept), dict(sorted(new.items()))
 
 
-def _bpe(model: dict[str, Any], wanted: set[str]) -> tuple[list[str], dict[str, list[str]]]:
+def _bpe(model: dict[str, Any], wanted: set[str], special: set[str]) -> tuple[list[str], dict[str, list[str]]]:
     prefix = model.get("continuing_subword_prefix") or ""
     parts = defaultdict[str, list[tuple[str, str]]](list)
     for left, right in map(_pair, model["merges"]):
@@ -160,6 +157,21 @@ def _renumber(data: dict[str, Any], number: dict[str, int]) -> None:
     if data.get("padding"):
         data["padding"]["pad_id"] = number[data["padding"]["pad_token"]]
     _renumber_processor(data.get("post_processor"), number)
+
+
+def _said(processor: dict[str, Any] | None) -> set[str]:
+    """Tokens that a post-processor adds to every text."""
+    match (processor or {}).get("type"):
+        case "TemplateProcessing":
+            assert processor is not None
+            return {piece for token in processor["special_tokens"].values() for piece in token["tokens"]}
+        case "BertProcessing" | "RobertaProcessing":
+            assert processor is not None
+            return {processor["sep"][0], processor["cls"][0]}
+        case "Sequence":
+            assert processor is not None
+            return {piece for part in processor["processors"] for piece in _said(part)}
+    return set()
 
 
 def _renumber_processor(processor: dict[str, Any] | None, number: dict[str, int]) -> None:

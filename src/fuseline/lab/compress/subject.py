@@ -1,4 +1,4 @@
-"""What is to be compressed: a package's model in torch again, with the rows that it was trained on and those held out."""
+"""What is to be compressed: a package as a torch model again, with the rows that trained it and those held out."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def shrink_vocabulary(
     """
     encoder = model.encoders[model.names.index(part)]
     pad = next((int(p) for m in encoder.modules() if isinstance(p := getattr(m, "pad_id", None), int)), modality.pad_id)
-    used = set(np.flatnonzero(counts >= max(1, min_count)).tolist())
+    used = {modality.pad_id, *np.flatnonzero(counts >= max(1, min_count)).tolist()}
     shrunk = shrink_tokenizer(modality.tokenizer.to_str(), used | _frequent(modality, used, spare), hold=pad)
     if shrunk is None:
         return modality

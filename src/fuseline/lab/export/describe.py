@@ -103,7 +103,8 @@ def _audio(m: Audio) -> dict[str, Any]:
             f"resample to {rate} Hz (soxr HQ was used)",
             f"cut to {m.max_samples} samples; fewer than {m.min_samples} are followed by zeros up to that: their "
             "number is `length`",
-            f"all sounds of a batch are followed by zeros up to the longest `length`, rounded up to a multiple of {HOP}",
+            "all sounds of a batch are followed by zeros up to the longest `length`, rounded up to a multiple of "
+            f"{HOP}",
         ],
         "absent": f"zeros, `length` {m.min_samples}",
         "arrays": {"waveform": "samples", "length": "samples of each sound before the zeros"},

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from fuseline.lab.export.embed_files import Stacked, each_file, refused_unless, starts_with
-from fuseline.lab.export.nodes import EXTENSIONS, CannotEmbed, Nodes
+from fuseline.lab.export.nodes import EXTENSIONS, Nodes, NotEmbeddedError
 from fuseline.modalities.audio import HOP, Audio
 
 MOST_SAMPLES = 4_000_000
@@ -29,10 +29,13 @@ def notes_of(modality: Audio) -> tuple[str, ...]:
 
 
 def embed_audio(nodes: Nodes, modality: Audio, bytes_N: str, sizes_B: str) -> Stacked:
-    """Add the nodes that turn files into waveform (B, S) float32 and length (B,) int64. Raises :class:`CannotEmbed`."""
+    """Add the nodes that turn files into waveform (B, S) float32 and length (B,) int64.
+
+    Raises :class:`NotEmbeddedError`.
+    """
     room = modality.lengths["S"][1]
     if room > MOST_SAMPLES:
-        raise CannotEmbed(f"its longest sound has {room} samples, and every row of a batch would take as many")
+        raise NotEmbeddedError(f"its longest sound has {room} samples, and every row of a batch would take as many")
     rate, least, most = modality.config.sample_rate, modality.min_samples, modality.max_samples
 
     def decode(there: Nodes, file_n: str) -> list[str]:
@@ -45,7 +48,7 @@ def embed_audio(nodes: Nodes, modality: Audio, bytes_N: str, sizes_B: str) -> St
         length = there.op("Squeeze", there.op("Max", own, there.const([least])))
         return [there.op("Pad", sound_S, pads, there.const(0, np.float32)), length]
 
-    silence = [np.zeros(room, np.float32), np.array(least, np.int64)]
+    silence: list[np.ndarray] = [np.zeros(room, np.float32), np.array(least, np.int64)]
     (wave_BS, length_B), given_B = each_file(nodes, bytes_N, sizes_B, decode, silence)
     longest = nodes.op("ReduceMax", length_B, nodes.const([0]), keepdims=1)
     hop = nodes.const([HOP])
@@ -91,7 +94,7 @@ def _wav(nodes: Nodes, file_n: str, rate: int) -> str:
 
 
 def _flac(nodes: Nodes, file_n: str, rate: int) -> str:
-    """Bytes 18 to 20 of the first block (RFC 9639, 8.2): 20 bits of rate, 3 of channels less one, 1 of another thing."""
+    """Bytes 18 to 20 of the first block (RFC 9639, 8.2): 20 bits of rate, 3 of channels less one, 1 of another."""
     padded = nodes.op("Concat", file_n, nodes.const([0] * 21, np.uint8), axis=0)
     digits = nodes.op("Cast", nodes.slice(padded, nodes.const([18]), nodes.const([21]), 0), to=TensorProto.INT64)
     word = nodes.op("ReduceSum", nodes.op("Mul", digits, nodes.const([65536, 256, 1])), keepdims=1)

@@ -36,7 +36,8 @@ def each_file(
 
     Args:
         nodes: to add to.
-        bytes_N, sizes_B: values of uint8 and int64.
+        bytes_N: the value of uint8.
+        sizes_B: the value of int64.
         decode: adds the nodes that turn one file (n,) into its values.
         absent: the values of an absent file, which also tell every value's type and shape.
     """

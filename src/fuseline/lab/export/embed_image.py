@@ -1,7 +1,7 @@
 """Files of pictures to pixels inside the graph. Dimensions: B batch, H W C a picture.
 
-What is not the same as in :mod:`fuseline.modalities.picture` is listed in `NOTES`; how much it matters is measured on
-pictures by the caller.
+What is not the same as in :mod:`fuseline.modalities.picture` is listed in `notes_of`; how much it matters is measured
+on pictures by the caller.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ from fuseline.lab.export.embed_files import Stacked, each_file, ends_with, refus
 from fuseline.lab.export.nodes import MEDIA, Nodes
 from fuseline.modalities.image import Image
 
-NOTES = (
+_NOTES = (
     "only JPEG (not CMYK) and PNG are read; another file, or a JPEG without its end, is an error of the whole batch",
     "a JPEG that is damaged inside may end the process: decode the files of strangers outside, and use model.onnx",
     "EXIF orientation is not applied: turn such a picture before",
     "transparency is dropped, not laid on white; 16-bit grey keeps its high byte, and is not stretched",
     "a large JPEG is decoded whole, not first at 1/2, 1/4 or 1/8, which takes longer",
 )
+_CROP = "of a picture whose sides differ by an odd number, the middle lies half a pixel beside the package's"
+
+
+def notes_of(modality: Image) -> tuple[str, ...]:
+    """What the user must know."""
+    return (*_NOTES, _CROP) if modality.config.resize == "crop" else _NOTES
 
 
 def embed_image(nodes: Nodes, modality: Image, bytes_N: str, sizes_B: str) -> Stacked:
@@ -63,6 +69,7 @@ def _scaled(nodes: Nodes, picture_HWC: str, modality: Image) -> str:
         nodes.op("Concat", nodes.const([1]), both, channels, axis=0),
         mode="linear",
         antialias=1,
+        exclude_outside=1,
         coordinate_transformation_mode="half_pixel",
     )
     # A grey JPEG has one channel.

@@ -18,7 +18,7 @@ import numpy as np
 from onnx import TensorProto
 from tokenizers import Tokenizer
 
-from fuseline.lab.export.nodes import ML, CannotEmbed, Nodes
+from fuseline.lab.export.nodes import ML, Nodes, NotEmbeddedError
 from fuseline.modalities.text import Text
 
 MARK = "\ufdd0\ufdd1"
@@ -28,6 +28,10 @@ SPLIT = "\x01"
 FIRST_PLACE = 2
 """Special tokens in a text become the control characters from here on, those that are white space left out."""
 UNKNOWN = "\x7f"
+END = "<|endoftext|>"
+"""GPT2Tokenizer takes this for a special token, whatever the vocabulary."""
+GONE = "\x1e"
+"""Put into END, where words end anyhow, and taken out of the tokens again."""
 _PLACES = [chr(c) for c in range(FIRST_PLACE, 0x1C) if not 9 <= c <= 13]
 
 
@@ -51,7 +55,7 @@ class Shape:
 
 
 def embed_text(nodes: Nodes, modality: Text, text_B: str) -> Ids:
-    """Add the nodes that turn `text_B` (B,) strings into ids and mask (B, T). Raises :class:`CannotEmbed`.
+    """Add the nodes that turn `text_B` (B,) strings into ids and mask (B, T). Raises :class:`NotEmbeddedError`.
 
     The strings must be in Unicode NFC, which no operator can bring about; all else that
     :func:`fuseline.modalities.text.clean` does is done here.
@@ -69,7 +73,9 @@ def embed_text(nodes: Nodes, modality: Text, text_B: str) -> Ids:
         case "BPE":
             ids_BT, count_B = _byte_pairs(nodes, text_B, modality, spec, specials)
         case kind:
-            raise CannotEmbed(f"its tokenizer is of type {kind}, and only WordPiece and byte-level BPE are known here")
+            raise NotEmbeddedError(
+                f"its tokenizer is of type {kind}, and only WordPiece and byte-level BPE are known here"
+            )
     ids, mask = _framed(nodes, ids_BT, count_B, shape)
     return Ids(ids, mask, given_B)
 
@@ -78,6 +84,9 @@ def _clean(nodes: Nodes, text: str, modality: Text) -> str:
     """As `Text.parse`: cut, blanks for tabs and line ends, no control characters, no blanks at the ends."""
     most = modality.config.max_length * 32
     assert most == modality._most_characters
+    # A zero would end the text for the extensions' operators. In its place comes one that goes below, like itself.
+    pieces, _ = nodes.op("StringSplit", text, outputs=2, delimiter="\0")
+    text = nodes.ext("StringJoin", pieces, nodes.text(SPLIT), nodes.const([1]))
     block = max(d for d in range(1, 17) if modality.config.max_length % d == 0) * 32
     pieces, _ = nodes.op(
         "StringSplit", nodes.replace(text, f"((?s).{{{block}}})", rf"\1{MARK}"), outputs=2, delimiter=MARK
@@ -110,7 +119,7 @@ def _around(post: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
             telling = [p for p in processors if p["type"] != "ByteLevel"]
             if len(telling) <= 1:
                 return _around(telling[0] if telling else None)
-    raise CannotEmbed("its tokenizer's post-processor is of a kind not known here")
+    raise NotEmbeddedError("its tokenizer's post-processor is of a kind not known here")
 
 
 def _specials(spec: dict[str, Any]) -> dict[str, str]:
@@ -118,9 +127,9 @@ def _specials(spec: dict[str, Any]) -> dict[str, str]:
     added = spec["added_tokens"]
     names = sorted((t["content"] for t in added), key=len, reverse=True)
     if any(t["lstrip"] or t["rstrip"] or t["single_word"] for t in added):
-        raise CannotEmbed("its tokenizer has special tokens that swallow the blanks around them")
+        raise NotEmbeddedError("its tokenizer has special tokens that swallow the blanks around them")
     if len(names) > len(_PLACES) or any(a != b and a in b for a in names for b in names):
-        raise CannotEmbed(f"its tokenizer has {len(names)} special tokens, more than can be told apart here")
+        raise NotEmbeddedError(f"its tokenizer has {len(names)} special tokens, more than can be told apart here")
     return dict(zip(names, _PLACES, strict=False))
 
 
@@ -131,17 +140,26 @@ def _quoted(text: str) -> str:
 def character_table(tokenizer: Tokenizer, lowercase: bool) -> dict[str, str]:
     """What every character becomes, where that is not itself: `É` `e`, `!` ` ! `, a combining accent nothing.
 
-    Read off the tokenizer, which is asked about all 1.1 million code points (a few seconds): blanks are where it would
-    begin another word.
+    Read off the tokenizer, which is asked about all 1.1 million code points, by the hundred where they are all alike:
+    blanks are where it would begin another word.
     """
     normalise = tokenizer.normalizer.normalize_str if tokenizer.normalizer else str
-    pieces = tokenizer.pre_tokenizer.pre_tokenize_str
+    split = tokenizer.pre_tokenizer.pre_tokenize_str
+
+    def became(text: str) -> str:
+        return " ".join(word for word, _ in split(f"x{normalise(text.lower() if lowercase else text)}x"))[1:-1]
+
     table = {}
-    for point in (*range(0x20, 0x7F), *range(0xA0, 0xD800), *range(0xE000, 0x110000)):
-        c = chr(point)
-        became = " ".join(w for w, _ in pieces(f"x{normalise(c.lower() if lowercase else c)}x"))[1:-1]
-        if became != c:
-            table[c] = became
+    points = [*range(0x20, 0x7F), *range(0xA0, 0xD800), *range(0xE000, 0x110000)]
+    for start in range(0, len(points), 128):
+        some = [chr(point) for point in points[start : start + 128]]
+        together = became("".join(some))
+        if together == "":
+            table |= dict.fromkeys(some, "")
+        elif together == f" {' '.join(some)} ":
+            table |= {c: f" {c} " for c in some}
+        elif together != "".join(some):
+            table |= {c: one for c in some if (one := became(c)) != c}
     return table
 
 
@@ -162,7 +180,7 @@ def _wordpiece(
     """(B, T) ids without frame, (B,) counts."""
     model = spec["model"]
     if spec["pre_tokenizer"] is None or spec["pre_tokenizer"]["type"] != "BertPreTokenizer":
-        raise CannotEmbed("its tokenizer splits words by another rule than BERT's")
+        raise NotEmbeddedError("its tokenizer splits words by another rule than BERT's")
     for place in specials.values():
         text = nodes.replace(text, place, f" {place} ")
     table = character_table(modality.tokenizer, modality.config.lowercase)
@@ -252,20 +270,23 @@ def _byte_pairs(
     """(B, T) ids without frame, (B,) counts."""
     model, pre, norm = spec["model"], spec["pre_tokenizer"], spec["normalizer"]
     if pre is None or pre["type"] != "ByteLevel" or not pre.get("use_regex", True):
-        raise CannotEmbed("its tokenizer is BPE, but not over bytes with GPT-2's rule of words")
+        raise NotEmbeddedError("its tokenizer is BPE, but not over bytes with GPT-2's rule of words")
     if norm is not None and norm["type"] != "NFC":
-        raise CannotEmbed(f"its tokenizer's normaliser is of type {norm['type']}")
+        raise NotEmbeddedError(f"its tokenizer's normaliser is of type {norm['type']}")
     odd = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
     if any(model.get(key) for key in odd):
-        raise CannotEmbed("its tokenizer's BPE has options not known here")
+        raise NotEmbeddedError("its tokenizer's BPE has options not known here")
     if modality.config.lowercase:
-        raise CannotEmbed("it is lower-cased first, and no operator lower-cases as Unicode says")
+        raise NotEmbeddedError("it is lower-cased first, and no operator lower-cases as Unicode says")
     if pre["add_prefix_space"]:
         places = "".join(_quoted(p) for p in specials.values())
         text = nodes.replace(text, rf"^([^\s\pZ{places}])", r" \1")
         if places:
             text = nodes.replace(text, rf"([{places}])([^\s\pZ{places}])", r"\1 \2")
-    ids = {name: modality.tokenizer.token_to_id(name) for name in specials}
+    ids = {place: modality.tokenizer.token_to_id(name) for name, place in specials.items()}
+    if END not in specials:
+        text = nodes.replace(text, _quoted(END), f"<|{GONE}endoftext|>")
+        ids[GONE] = modality.vocab_size
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     ids_BT, mask_BT = nodes.ext(
         "GPT2Tokenizer",
@@ -273,10 +294,20 @@ def _byte_pairs(
         outputs=2,
         vocab=json.dumps(model["vocab"], ensure_ascii=False),
         merges="\n".join(merges),
-        added_token="\n".join(f"{place}={ids[name]}" for name, place in specials.items()),
+        added_token="\n".join(f"{place}={number}" for place, number in ids.items()),
         padding_length=-1,
     )
-    return ids_BT, nodes.op("ReduceSum", mask_BT, nodes.const([1]), keepdims=0)
+    one, gone = nodes.const([1]), nodes.const([modality.vocab_size])
+    kept_BT = nodes.op("And", nodes.op("Greater", mask_BT, nodes.const([0])), nodes.op("Less", ids_BT, gone))
+    counted_BT = nodes.op("CumSum", nodes.op("Cast", kept_BT, to=TensorProto.INT64), nodes.const(1))
+    width = nodes.axis(ids_BT, 1)
+    place_BT = nodes.op("Where", kept_BT, nodes.op("Sub", counted_BT, one), width)
+    blank = nodes.op(
+        "Expand", nodes.const([0]), nodes.op("Concat", nodes.axis(ids_BT, 0), nodes.op("Add", width, one), axis=0)
+    )
+    dense = nodes.op("ScatterElements", blank, place_BT, ids_BT, axis=1)
+    count_B = nodes.op("ReduceSum", nodes.op("Cast", kept_BT, to=TensorProto.INT64), one, keepdims=0)
+    return nodes.slice(dense, nodes.const([0]), width, 1), str(count_B)
 
 
 def _framed(nodes: Nodes, ids_BT: str, count_B: str, shape: Shape) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 READ = """import base64, json
@@ -42,6 +42,38 @@ print([[label for label, x in zip(labels, row) if x >= 0.5] for row in p], p.rou
 """
 NUMBERS = """print(outputs["output.prediction"].tolist())
 """
+EMBEDDED = """
+import onnxruntime
+from onnxruntime_extensions import get_library_path
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(get_library_path())
+session = onnxruntime.InferenceSession("model-embedded.onnx", options, providers=["CPUExecutionProvider"])
+feed = {name: a[:1] for name, a in feed.items()}
+cells = example["cells"][0]
+"""
+TEXT = """feed[{0!r}] = np.array([cells[{1!r}]], dtype=object)
+"""
+FILE = """files = [Path(cells[{2!r}]["file"]).read_bytes()]
+feed[{0!r}] = np.frombuffer(b"".join(files), np.uint8)
+feed[{1!r}] = np.array([len(file) for file in files])
+"""
+RESULT = """values = session.run(None, {i.name: feed[i.name] for i in session.get_inputs()})
+for output, value in zip(session.get_outputs(), values):
+    print(output.name, "differs by", np.abs(value - array(example["outputs"][output.name])[:1]).max())
+"""
+
+
+def embedded_snippet(signature: Mapping[str, Any], parts: Iterable[str]) -> str:
+    """Python for model-embedded.onnx and the example's first row. `parts`: the inputs that are embedded."""
+    lines = READ + EMBEDDED.lstrip()
+    for name in parts:
+        entry = signature["prepare"][name]
+        column = entry["columns"][0]
+        if entry["modality"] == "text":
+            lines += TEXT.format(f"{name}.text", column)
+        else:
+            lines += FILE.format(f"{name}.file", f"{name}.file_size", column)
+    return lines + RESULT
 
 
 def guide(signature: Mapping[str, Any], target: str, parity: Mapping[str, Any], files: Sequence[str]) -> str:
@@ -78,9 +110,9 @@ def guide(signature: Mapping[str, Any], target: str, parity: Mapping[str, Any], 
         *_embedded(signature),
         "## Verified",
         "",
-        f"{parity['cases']} batches ({parity['rows']} rows) of {_sizes(parity)} rows, every length from the shortest to "
-        f"the longest, every input absent in turn: largest difference from the package {parity['max_abs_difference']:.2g}"
-        f" (allowed {parity['tolerance']:g}). Details: `parity.json`.",
+        f"{parity['cases']} batches ({parity['rows']} rows) of {_sizes(parity)} rows, lengths from the shortest to the "
+        f"longest, every input absent in turn: at most {parity['max_abs_difference']:.2g} from the package (allowed "
+        f"{parity['tolerance']:g}). Details: `parity.json`.",
         "",
     ]
     return "\n".join(lines)
@@ -154,14 +186,14 @@ def _prepare(signature: Mapping[str, Any]) -> list[str]:
 def _elsewhere(target: str) -> list[str]:
     if target == "onnx":
         return [
-            "The same file runs in C++, C#, Java, JavaScript (browser, Node.js), Swift and on phones with ONNX Runtime: "
-            "create a session, give the arrays by name, read the outputs by name. `example.json` tells whether a port "
-            "is right. In JavaScript int64 arrays are BigInt64Array.",
+            "The same file runs in C++, C#, Java, JavaScript (browser, Node.js), Swift and on phones with ONNX "
+            "Runtime: create a session, give the arrays by name, read the outputs by name. `example.json` tells whether "
+            "a port is right. In JavaScript int64 arrays are BigInt64Array.",
         ]
     return [
         "C++ and C read `model.xml` with `ov::Core::compile_model`. OpenVINO Model Server takes the two files as "
         "`MODELS/NAME/1/model.xml` and `model.bin`: `ovms --model_name NAME --model_path /MODELS/NAME --port 9000 "
-        "--plugin_config '{\"INFERENCE_PRECISION_HINT\": \"f32\"}'`; the names of inputs and outputs stay as they are.",
+        '--plugin_config \'{"INFERENCE_PRECISION_HINT": "f32"}\'`; the names of inputs and outputs stay as they are.',
     ]
 
 
@@ -178,7 +210,9 @@ def _embedded(signature: Mapping[str, Any]) -> list[str]:
     ]
     for item in entry["inputs"]:
         if item["embedded"]:
-            lines.append(f"- `{item['name']}` ({item['dtype']}, {' x '.join(map(str, item['shape']))}): {item['meaning']}")
+            lines.append(
+                f"- `{item['name']}` ({item['dtype']}, {' x '.join(map(str, item['shape']))}): {item['meaning']}"
+            )
     for name, figures in entry["measured"].items():
         lines.append(f"- {name}, measured: {figures['said']}")
     lines += [f"- {name}: note that {text}" for name, texts in entry["notes"].items() for text in texts]

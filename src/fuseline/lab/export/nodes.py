@@ -18,7 +18,7 @@ OPSET = 20
 """StringSplit and If/Loop over strings as used here"""
 
 
-class CannotEmbed(Exception):
+class NotEmbeddedError(Exception):
     """Why an input's preparation stays outside of the graph: one clause, for the user."""
 
 
@@ -38,10 +38,8 @@ class Nodes:
         self.inputs.append(helper.make_tensor_value_info(name, dtype, list(shape)))
         return name
 
-    def op(
-        self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, name: str = "", **attributes: Any
-    ) -> Any:
-        """Add a node; its output's name, or a tuple of names where it has several. `name`: the node's, if it matters."""
+    def op(self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, name: str = "", **attributes: Any) -> Any:
+        """Add a node; its output's name, or a tuple of names where it has several. `name`: the node's own."""
         stem = name or self._name(kind)
         names = [stem] if outputs == 1 else [f"{stem}.{i}" for i in range(outputs)]
         self.nodes.append(helper.make_node(kind, inputs, names, name=stem, domain=domain, **attributes))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
+from fuseline.lab.export.onnxfile import read_graph
 from fuseline.package import Package, read_member
 from fuseline.runtime.openvino import GRAPH, WEIGHTS, import_openvino, options_for
 
@@ -19,6 +20,7 @@ def write_openvino(package: Package, folder: Path) -> str:
             (folder / name).write_bytes(read_member(package, member))
         return "openvino"
     ov = import_openvino()
+    read_graph(package)  # OpenVINO follows whatever the graph names as its weights
     try:
         model = ov.convert_model(package.folder / "graph.onnx")
     except Exception as error:  # its frontend raises many private types

@@ -58,7 +58,8 @@ def check_lengths(
     """Compare two runners of one model over many shapes of batches. Raises FuselineError ``parity``.
 
     Args:
-        run_a, run_b: arrays by graph input name (`present` included) in, outputs by name out; `run_a` is right.
+        run_a: what is right: arrays by graph input name (`present` included) in, outputs by name out.
+        run_b: what is to be shown right.
         modalities: fitted, by input, in the order of `present`'s columns.
         tolerance: of :func:`fuseline.lab.export.parity.difference`.
         batch_sizes: numbers of rows.
@@ -147,7 +148,7 @@ def cases(modalities: Mapping[str, Modality], batch_sizes: Sequence[int], most_l
     bounds = {name: (low, high, step) for (name, _), (low, high, step) in steps.items()}
     low = {name: b[0] for name, b in bounds.items()}
     high = {name: b[1] for name, b in bounds.items()}
-    middle = {name: _whole(l + (h - l) // 3, l, s) for name, (l, h, s) in bounds.items()}
+    middle = {name: _whole(b[0] + (b[1] - b[0]) // 3, b[0], b[2]) for name, b in bounds.items()}
     for size in batch_sizes:
         yield Case(size, low)
         if bounds:

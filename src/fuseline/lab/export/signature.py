@@ -90,8 +90,8 @@ def _inputs(
             "dtype": "bool",
             "shape": ["batch", len(parser.names)],
             "input": None,
-            "meaning": f"which inputs each row has, in this order: {', '.join(parser.names)}. What is false here is not "
-            "looked at; its arrays must be valid all the same (see `absent` of each input)",
+            "meaning": f"which inputs each row has, in this order: {', '.join(parser.names)}. What is false here is "
+            "not looked at; its arrays must be valid all the same (see `absent` of each input)",
         }
     )
     return found
@@ -116,9 +116,7 @@ def task_words(task: Task) -> dict[str, Any]:
     return out
 
 
-def example(
-    predictor: Predictor, exported: OnnxFile | OpenVinoFile, folder: Path, *, seed: int = 0
-) -> dict[str, Any]:
+def example(predictor: Predictor, exported: OnnxFile | OpenVinoFile, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Two made rows (nobody's data): one has everything, the other lacks the first input. Their raw cells (a file's
     bytes as a file under `folder`/example), the arrays that the cells become, and the outputs to expect.
     """

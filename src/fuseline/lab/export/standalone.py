@@ -15,6 +15,7 @@ import numpy as np
 
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.lab.export.guide import guide
+from fuseline.lab.export.onnxfile import write_onnx
 from fuseline.lab.export.openvino import config_of, write_openvino
 from fuseline.lab.export.parity_shapes import check_lengths
 from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
@@ -30,8 +31,6 @@ from fuseline.runtime import Predictor, load
 from fuseline.runtime.backend import cpu_quota
 
 TARGETS = ("onnx", "openvino")
-INSIDE = 1_500_000_000
-"""bytes of weights above which they become a file of their own: a protobuf message ends at 2 GB"""
 WRITTEN = (
     "model.onnx",
     "model.onnx.data",
@@ -47,6 +46,8 @@ WRITTEN = (
 )
 """all that an export ever writes, and all that --force takes away"""
 MADE_ROWS = 24
+Cells = list[tuple[Mapping[str, Any], MediaRoot]]
+"""raw rows, each with where its files lie"""
 
 
 @dataclass
@@ -176,7 +177,9 @@ def _write(
     if embed:
         from fuseline.lab.export.embed import write_embedded
 
-        embedded = write_embedded(folder, said, predictor, cells, threads=threads, tolerance=tolerance, voice=voice)
+        embedded = write_embedded(
+            folder, said, predictor, cells, made=MADE_ROWS, threads=threads, tolerance=tolerance, voice=voice
+        )
         said["embedded"] = embedded
     write_json(folder / "signature.json", finite(said))
     write_json(folder / "parity.json", finite(parity))
@@ -186,65 +189,19 @@ def _write(
     return Exported(folder, sizes, parity, embedded)
 
 
-def write_onnx(package: Package, folder: Path, *, external_data: bool = False) -> None:
-    """model.onnx (and model.onnx.data) with all weights, checked by ONNX's own checker."""
-    import onnx
-
-    try:
-        proto = onnx.load_model(package.folder / "graph.onnx")  # with the weights, wherever they lie
-    except Exception as error:  # protobuf's and onnx's private types
-        raise FuselineError("export_failed", f"graph.onnx cannot be read: {error}", "upgrade onnx") from error
-    rename_lengths(proto)
-    del proto.graph.value_info[:]  # it follows from the rest, and names lengths by their old names
-    proto.producer_name, proto.producer_version = "fuseline", str(package.manifest.get("fuseline", ""))
-    del proto.metadata_props[:]
-    for key, value in (("name", package.name), ("version", package.version)):
-        proto.metadata_props.add(key=key, value=value)
-    path = folder / "model.onnx"
-    apart = external_data or sum(len(t.raw_data) for t in proto.graph.initializer) > INSIDE
-    onnx.save_model(
-        proto,
-        path,
-        save_as_external_data=apart,
-        all_tensors_to_one_file=True,
-        location="model.onnx.data" if apart else None,
-        size_threshold=1024,
-    )
-    try:
-        onnx.checker.check_model(path, full_check=not apart)
-    except onnx.checker.ValidationError as error:
-        raise FuselineError("export_failed", f"model.onnx is not valid ONNX: {error}", "report this") from error
-
-
-def rename_lengths(proto: Any) -> None:
-    """`T_1` of the second input becomes `notes.T`, which says whose length it is."""
-    names: dict[str, str] = {}
-    for value in proto.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param and dim.dim_param != "batch":
-                letter = dim.dim_param.rpartition("_")[0] or dim.dim_param
-                names.setdefault(dim.dim_param, f"{value.name.rpartition('.')[0]}.{letter}")
-    for value in (*proto.graph.input, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in names:
-                dim.dim_param = names[dim.dim_param]
-
-
-def sample_cells(predictor: Predictor, data: Any, most: int) -> list[tuple[Mapping[str, Any], MediaRoot]]:
+def sample_cells(predictor: Predictor, data: Any, most: int) -> Cells:
     """Raw rows with where their files lie: made ones, and the first of a table."""
     rng = np.random.default_rng(1)
-    made = [(made_row(predictor.rows, rng), MediaRoot(None)) for _ in range(MADE_ROWS)]
+    made: Cells = [(made_row(predictor.rows, rng), MediaRoot(None)) for _ in range(MADE_ROWS)]
     if data is None:
         return made
     from fuseline.data.table import Table
 
-    recipe = predictor.package.recipe
-    table = Table.open(data, absent=recipe.table.absent)
-    table.require([c for c in predictor.rows.columns if predictor.rows.columns])
-    folder = table.folder
-    media = MediaRoot(str(folder)) if folder is not None else MediaRoot(None)
-    count = min(most, table.n_rows)
-    return [*made, *((row, media) for row in Table.rows(table.take(np.arange(count))))]
+    table = Table.open(data, absent=predictor.package.recipe.table.absent)
+    table.require(predictor.rows.columns)
+    media = MediaRoot(None if table.folder is None else str(table.folder))
+    first = np.arange(min(most, table.n_rows))
+    return [*made, *((row, media) for row in Table.rows(table.take(first, predictor.rows.columns)))]
 
 
 def _tokenizers(parser: RowParser, folder: Path) -> dict[str, str]:

@@ -12,7 +12,6 @@ from fuseline.serve.settings import Settings
 from fuseline.serve.v2.infer import Core
 from fuseline.serve.v2.tensors import INPUT_TYPES, output_shapes
 
-PLATFORM = "fuseline_onnxruntime"
 HTTP_EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics", "model_repository(index)")
 GRPC_EXTENSIONS = HTTP_EXTENSIONS[1:]
 
@@ -28,7 +27,7 @@ def metadata(service: Core, name: str, version: str | None) -> dict[str, Any]:
     return {
         "name": info.name,
         "versions": [info.version] if version else versions,
-        "platform": PLATFORM,
+        "platform": f"fuseline_{info.backend}",
         "inputs": [{"name": c.name, "datatype": INPUT_TYPES[c.kind][0], "shape": [-1]} for c in info.columns],
         "outputs": [{"name": n, "datatype": t, "shape": shape} for n, (t, shape) in output_shapes(info).items()],
     }
@@ -45,7 +44,7 @@ def config(info: ModelInfo, settings: Settings) -> dict[str, Any]:
     }
     return {
         "name": info.name,
-        "platform": PLATFORM,
+        "platform": f"fuseline_{info.backend}",
         "backend": "fuseline",
         "max_batch_size": 0,
         "input": [

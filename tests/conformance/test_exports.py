@@ -1,0 +1,67 @@
+"""Every kind as plain ONNX Runtime and plain OpenVINO answer it, over the files that `fuseline export` writes.
+
+Batches of 1, 2, 3, 7 and 64 rows, every varying length from its shortest to its longest, each input absent in turn,
+against the torch model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conformance.subjects import PARITY, Subject, cases
+
+from fuseline.lab.encoders import ENCODERS
+from fuseline.lab.export.onnxfile import write_onnx
+from fuseline.lab.export.openvino import config_of, write_openvino
+from fuseline.lab.export.parity_shapes import check_lengths
+from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
+from fuseline.lab.fusion import FUSIONS
+from fuseline.package import read_package
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+# Small encoders are in the model of every fusion; a task's head has no lengths of its own.
+KINDS = [c for c in cases() if c.exported and not c.name.startswith("task-")]
+LENGTHS = 6
+
+
+def test_every_encoder_and_fusion_is_exported() -> None:
+    assert {c.fusion for c in KINDS} == set(FUSIONS)
+    kinds = {k for c in KINDS for k in c.encoders.values()} | {"small"}
+    assert kinds == {k for known in ENCODERS.values() for k in known}
+
+
+@pytest.mark.parametrize("subject", KINDS, ids=lambda c: c.name, indirect=True, scope="module")
+def test_exports_answer_as_the_model_at_every_batch_size_and_length(subject: Subject, tmp_path: Path) -> None:
+    package = read_package(subject.package)
+    write_onnx(package, tmp_path)
+    assert write_openvino(package, tmp_path) == "onnxruntime"
+    runs = {
+        "onnxruntime": OnnxFile(tmp_path / "model.onnx", 1).run,
+        "openvino": OpenVinoFile(tmp_path / "model.xml", 1, config_of(package)).run,
+    }
+    report = check_lengths(
+        _together(dict.fromkeys(runs, subject.run_arrays)),
+        _together(runs),
+        subject.parser.modalities,
+        tolerance=PARITY,
+        most_lengths=LENGTHS,
+        rows=subject.rows[-3:],
+    )
+    assert set(report["by_batch_size"]) >= {1, 2, 3, 7, 64}
+    for name, modality in subject.parser.modalities.items():
+        for low, high in modality.lengths.values():
+            assert {low, high} <= set(report["by_length"][name])
+
+
+def _together(runs: Mapping[str, Run]) -> Run:
+    """Several runners as one: torch then answers each batch once."""
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        once = {one: one(arrays) for one in set(runs.values())}
+        return {f"{backend}.{name}": v for backend, one in runs.items() for name, v in once[one].items()}
+
+    return run
