@@ -136,6 +136,8 @@ def folds(table: Table, base: dict[str, Any]) -> list[Any]:
 
 
 def trained(table: Table, base: dict[str, Any], split: Any, out: Path, cache: Cache) -> Path:
+    if (out / "model.fuse" / "manifest.json").exists():  # --work is gone on in
+        return out
     recipe = {**base, "evaluation": EVALUATION, "table": {"media_root": str(table.folder)}}
     return api.train(recipe, table=table, out=out, split=split, cache=cache, quiet=True).folder
 

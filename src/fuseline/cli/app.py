@@ -26,7 +26,8 @@ app = typer.Typer(
     1. `fuseline init table.csv --target diagnosis` looks at every column and writes a recipe
     2. `fuseline train recipe.yaml` trains, evaluates, packages and reports
     3. `fuseline predict runs/NAME/model.fuse new.csv -o answers.csv` answers, without torch
-    4. `fuseline serve runs/NAME` answers over HTTP, with a page for people
+    4. `fuseline compress runs/NAME --max-latency 30ms --max-drop 0.5` finds a smaller and faster model
+    5. `fuseline serve runs/NAME` answers over HTTP, with a page for people
     """,
 )
 errors = Console(stderr=True, highlight=False)
@@ -70,9 +71,26 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register() -> None:
-    from fuseline.cli import batch, compare, compress, demo, deploy, drift, evaluate, init, keys, monitor, predict, serve, train
+    from fuseline.cli import (
+        batch,
+        compare,
+        compress,
+        demo,
+        deploy,
+        drift,
+        evaluate,
+        export,
+        init,
+        keys,
+        monitor,
+        predict,
+        profile,
+        serve,
+        train,
+    )
 
-    for module in (init, train, evaluate, predict, batch, compare, compress, demo, serve, keys, drift, deploy):
+    verbs = (init, train, evaluate, predict, batch, compare, compress, profile, export)
+    for module in (*verbs, demo, serve, keys, drift, deploy):
         app.command(module.NAME)(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

@@ -52,6 +52,7 @@ def trial(**change: Any) -> dict[str, Any]:
         "drop": {"value": 0.2, "low": -1.0, "high": 1.0},
         "latency": {"1": {"median": 10.0}},
         "size_bytes": 10e6,
+        "change": 0.001,
         "subsets": [
             {"present": ["a", "b"], "rows": 100, "drop": {"value": 0.2, "low": -1.0, "high": 1.0}},
             {"present": ["a"], "rows": 100, "drop": {"value": 0.4, "low": -1.0, "high": 2.0}},
@@ -75,6 +76,14 @@ def test_a_subset_breaks_the_budget_only_where_it_is_sure() -> None:
     assert "with a only" in budget.why_not(trial(subsets=[whole, surely]))[0]
     assert budget.why_not(trial(subsets=[whole, {**surely, "rows": 5}])) == []
     assert budget.why_not(trial(subsets=[whole, {**alone, "drop": {"value": 4.0, "low": 0.3, "high": 7.0}}])) == []
+
+
+def test_few_rows_limit_the_change_of_the_answers_too() -> None:
+    budget = Budget(max_drop=0.5)
+    assert budget.why_not(trial(change=0.02)) == []
+    assert "mean change" in budget.why_not(trial(change=0.03))[0]
+    many = [{**entry, "rows": 500} for entry in trial()["subsets"]]
+    assert budget.why_not(trial(change=0.03, subsets=many)) == []
 
 
 def test_distance_grows_with_what_is_too_much() -> None:

@@ -43,7 +43,7 @@ class Made:
         return self.done.get(self.key(candidate))
 
     def root(self, student: str) -> Any:
-        return SimpleNamespace(model=None)
+        return SimpleNamespace(model=None, prepared=SimpleNamespace(plans={}))
 
     def trial(self, candidate: Candidate) -> dict[str, Any]:
         if self.stop_after is not None and self.made >= self.stop_after:
@@ -80,6 +80,7 @@ class Made:
 @pytest.fixture(autouse=True)
 def made_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_module, "ladder", lambda model: [INT8])
+    monkeypatch.setattr(Search, "_large", lambda self: ["notes", "image"])
     monkeypatch.setattr(Search, "_rungs", lambda self, student: list(RUNGS))
 
 

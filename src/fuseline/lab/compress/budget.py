@@ -13,6 +13,10 @@ from fuseline.errors import FuselineError
 from fuseline.lab.compress.measure import SMALLEST_SUBSET
 from fuseline.recipe import Frozen
 
+FEW_ROWS = 200
+CHANGE_A_POINT = 0.04
+"""On fewer rows than that a metric hardly tells half a point, and of rows that the model has learned by heart it tells
+nothing. There the answers themselves may not move by more than this, on average, for each point that may be lost."""
 SIZES = {"": 1e6, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30}
 TIMES = {"": 1.0, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -27,8 +31,9 @@ class Budget(Frozen):
     def why_not(self, trial: Mapping[str, Any]) -> list[str]:
         """What of the budget a trial breaks, in words; empty where it keeps to it.
 
-        A subset of inputs breaks it only where its drop is surely above the limit (its interval's lower end), since few
-        rows have just those inputs; the drop over all rows is taken as measured.
+        A subset of inputs breaks it only where its drop is surely above the limit (its interval's lower end), since
+        few rows have just those inputs; the drop over all rows is taken as measured. Where few rows judge, the mean
+        change of the answers is limited, too.
         """
         if trial["failed"]:
             return [str(trial["failed"])]
@@ -52,6 +57,9 @@ class Budget(Frozen):
             broken.append("the metric is not defined on the rows that choose")
         elif value > self.max_drop:
             broken.append(f"drop {value:.2f} > {self.max_drop:g}")
+        rows, change = trial["subsets"][0]["rows"] if trial["subsets"] else FEW_ROWS, trial["change"]
+        if rows < FEW_ROWS and change > CHANGE_A_POINT * self.max_drop:
+            broken.append(f"mean change {change:.3f} > {CHANGE_A_POINT * self.max_drop:.3f}, and {rows} rows are few")
         for entry in trial["subsets"][1:]:
             low = entry["drop"]["low"]
             if low is not None and entry["rows"] >= SMALLEST_SUBSET and low > self.max_drop:

@@ -21,6 +21,8 @@ class Cut(Frozen):
     widths: dict[str, float] = Field({}, description="part -> share of heads, feed-forward widths and channels")
     vocabulary: tuple[str, ...] = Field((), description="text inputs without the embedding rows that no text needs")
 
+    thorough: bool = Field(False, description="encoders that the recipe froze train, too, while the cut is healed")
+
     def __bool__(self) -> bool:
         return bool(self.layers or self.widths or self.vocabulary)
 
@@ -58,6 +60,8 @@ class Candidate(Frozen):
             if words:
                 by_text.setdefault(", ".join(words), []).append(part)
         said += [f"{', '.join(names)}: {text}" for text, names in by_text.items()]
+        if cut.thorough:
+            said.append("healed thoroughly")
         if numbers.keep_float:
             said.append(f"{len(numbers.keep_float)} modules kept in float")
         if numbers.aware:

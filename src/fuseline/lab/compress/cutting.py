@@ -24,7 +24,8 @@ from fuseline.modalities.text import Text
 
 @dataclass
 class Done:
-    """What was cut. `prepared` reads cells as the cut model takes them."""
+    """What was cut. `prepared` reads cells as the cut model takes them. `parts` are those that now compute something
+    else and want healing: fewer words change nothing for the words that stay."""
 
     prepared: Prepared
     parts: tuple[str, ...]
@@ -88,8 +89,7 @@ def cut_model(
         prepared = replace(
             prepared, parser=parser, reader=Reader(old.table, parser, prepared.task, old.media, old.cache)
         )
-    parts = tuple(dict.fromkeys([*cut.layers, *cut.widths, *cut.vocabulary]))
-    return Done(prepared, parts, record)
+    return Done(prepared, tuple(dict.fromkeys([*cut.layers, *cut.widths])), record)
 
 
 def _counts(prepared: Prepared, part: str, text: Text) -> np.ndarray:

@@ -22,9 +22,10 @@ from fuseline.tasks.degradation import subsets
 from fuseline.tasks.paired import agreement, drop
 
 BATCH = 16
-ROUNDS, SECONDS = 40, 2.0
+ROUNDS, SECONDS = 20, 2.0
 """interleaved rounds of a timing at most, and the time after which it ends where single answers are slow"""
-FEWEST_ROUNDS = 11
+FEWEST_ROUNDS, TIMED = 7, 3
+"""rounds at least, and timed answers of each round, behind one that is not"""
 SMALLEST_SUBSET = 20
 """rows below which a subset's drop is shown and not judged: it is noise"""
 
@@ -159,7 +160,7 @@ def interleaved(
     """Milliseconds of answering decoded rows, each predictor in turn in every round, so that a busy machine slows all
     alike. Collating and decoding of answers are inside, reading files is not.
 
-    `rows`: one list a predictor, as it reads them. Returns one array of rounds a predictor.
+    `rows`: one list a predictor, as it reads them. Returns one array of times a predictor.
     """
     for predictor, own_rows in zip(predictors, rows, strict=True):
         for _ in range(2):  # the first runs allocate
@@ -168,9 +169,12 @@ def interleaved(
     began = time.perf_counter()
     for done in range(rounds):
         for predictor, own_rows, own in zip(predictors, rows, times, strict=True):
-            start = time.perf_counter()
+            # The threads of whatever ran before spin on for milliseconds and would be counted as this one's slowness.
             _answer(predictor, own_rows)
-            own.append(1000 * (time.perf_counter() - start))
+            for _ in range(TIMED):
+                start = time.perf_counter()
+                _answer(predictor, own_rows)
+                own.append(1000 * (time.perf_counter() - start))
         if done + 1 >= FEWEST_ROUNDS and time.perf_counter() - began > SECONDS * len(predictors):
             break
     return [np.array(own) for own in times]

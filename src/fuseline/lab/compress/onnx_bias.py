@@ -17,10 +17,15 @@ from fuseline.lab.compress.onnx_graph import Graph, attributes
 Users = dict[str, list[onnx.NodeProto]]
 
 
+def channel_axis(node: onnx.NodeProto) -> int:
+    """Where a weighted node's input has its channels."""
+    return 1 if node.op_type == "Conv" else -1
+
+
 def convolution_shift(node: onnx.NodeProto, error: np.ndarray, seen: Watched | None) -> np.ndarray:
     """(O,) what an error of the filters (of their shape) adds to the mean of each output channel, away from borders."""
     channels = error.shape[0]
-    if seen is None:
+    if seen is None or seen.axis != channel_axis(node):
         return np.zeros(channels)
     groups = int(attributes(node).get("group", 1))
     mean_GI = seen.mean().reshape(groups, -1)
@@ -33,7 +38,7 @@ def correct_product(
 ) -> None:
     """Take the mean error of a MatMul out of the bias that is added behind it. Without a bias, it stays."""
     found = bias_behind(graph, node, users)
-    if seen is not None and found is not None:
+    if seen is not None and seen.axis == channel_axis(node) and found is not None:
         add, place = found
         bias_O = graph.arrays[add.input[place]] - seen.mean() @ error_KO
         add.input[place] = graph.constant(f"{add.name}/bias", bias_O.astype(np.float32))

@@ -12,9 +12,10 @@ import onnx
 from fuseline.lab.compress import onnx_dynamic, onnx_weights
 from fuseline.lab.compress.calibrate import Method, watch
 from fuseline.lab.compress.fusions import WEIGHTED
+from fuseline.lab.compress.onnx_bias import channel_axis
 from fuseline.lab.compress.onnx_graph import Graph
 from fuseline.lab.compress.onnx_run import Arrays
-from fuseline.lab.compress.onnx_static import channel_axis, make_plan, make_static
+from fuseline.lab.compress.onnx_static import make_plan, make_static
 from fuseline.progress import Voice
 
 BITS: Final = {"weights-int8": 8, "weights-int4": 4}

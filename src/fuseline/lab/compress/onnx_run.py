@@ -28,6 +28,7 @@ def runner(
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_quota()
     options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the processors
     options.log_severity_level = 3
     values = _outside(proto)  # a model inside one message may not exceed 2 GB
     if values:

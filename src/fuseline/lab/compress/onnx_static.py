@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from fuseline.lab.compress.calibrate import Method, Watched
-from fuseline.lab.compress.onnx_bias import Users, convolution_shift, correct_product
+from fuseline.lab.compress.onnx_bias import Users, channel_axis, convolution_shift, correct_product
 from fuseline.lab.compress.onnx_graph import Graph, replace_input
 
 JOINING: Final = ("Add", "Concat", "MaxPool", "AveragePool", "GlobalAveragePool")
@@ -55,11 +55,6 @@ def make_plan(graph: Graph, nodes: Collection[str], parts: Collection[str]) -> P
         if node.op_type in JOINING and graph.part(node) in parts and all(n in plan.outlets for n in node.input):
             plan.outlets[_outlet(node.output[0], users)] = None
     return plan
-
-
-def channel_axis(node: onnx.NodeProto) -> int:
-    """Where a weighted node's input has its channels."""
-    return 1 if node.op_type == "Conv" else -1
 
 
 def _outlet(tensor: str, users: Users) -> str:
@@ -134,7 +129,6 @@ def _dequantised(graph: Graph, name: str, values: np.ndarray, scale_O: np.ndarra
     names = [
         graph.constant(f"{name}/values", values),
         graph.constant(f"{name}/scale", scale_O),
-        graph.constant(f"{name}/zero", np.zeros(scale_O.shape, values.dtype)),
     ]
     graph.add("DequantizeLinear", names, f"{name}/float", name, axis=axis)
     return f"{name}/float"

@@ -43,12 +43,14 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
     """
     ov = library()
     try:
-        # Not ov.convert_model: it is this, with the path of the source written into the result.
-        model = ov.Core().read_model(source / GRAPH)
-    except RuntimeError as error:
+        model = ov.convert_model(source / GRAPH)
+    except Exception as error:  # of many private types
         raise FuselineError(
             "quantise_failed", f"OpenVINO cannot read the graph: {str(error)[:500]}", "use the backend onnxruntime"
         ) from None
     model.set_friendly_name("fuseline")
+    told = model.get_rt_info()  # paths of this machine among it
+    for key in list(told):
+        del told[key]
     ov.save_model(model, target / FILES[0], compress_to_fp16=False)
     return FILES

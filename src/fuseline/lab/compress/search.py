@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from fuseline.lab.compress.candidate import Candidate, Cut, Numbers
-from fuseline.lab.compress.names import FUSION
+from fuseline.lab.compress.names import FUSION, part_of
 from fuseline.lab.compress.numbers import alone, ladder, without
 from fuseline.lab.compress.rungs import LITTLE, Probe, Rung
 from fuseline.lab.compress.workshop import Workshop
@@ -134,13 +134,12 @@ class Search:
 
     def _numbers(self, student: str) -> Trial:
         """The best numbers for the uncut model, and each part's sensitivity to them."""
-        parts = (*self.workshop.subject.names, FUSION)
         found = [self.trial(Candidate(numbers=n, student=student)) for n in ladder(self.workshop.root(student).model)]
         tried = [t for t in found if t is not None and t["failed"] is None]
         best = self.best([self.base, *tried])
         cheapest = min(tried, key=self.cost, default=self.base)
         if cheapest is not self.base and not student:
-            for part in parts:
+            for part in self._large():
                 numbers = alone(_candidate(cheapest).numbers, part)
                 single = None if numbers is None else self.trial(Candidate(numbers=numbers))
                 if single is not None and single["failed"] is None:
@@ -148,6 +147,15 @@ class Search:
         if best is None or self.cost(best) > self.cost(cheapest) + 0.1:
             best = self._spared(cheapest) or best
         return best or self.base
+
+    def _large(self) -> list[str]:
+        """The parts that hold more than a little of the model, largest first: for what is the rest's number format."""
+        model = self.workshop.subject.model
+        sizes = dict.fromkeys((*model.names, FUSION), 0)
+        for name, parameter in model.named_parameters():
+            sizes[part_of(name, model.names) or FUSION] += parameter.numel()
+        total = sum(sizes.values())
+        return sorted((p for p, n in sizes.items() if n >= LITTLE * total), key=lambda p: (-sizes[p], p))
 
     def _spared(self, trial: Trial) -> Trial | None:
         """The cheapest numbers with the most sensitive parts, one after the other, left in float."""
@@ -208,9 +216,19 @@ class Search:
                 left = [r for r in left if (r.part, r.kind) != (rung.part, rung.kind) or r.share > rung.share]
                 lost += 1
                 continue
-            at, cut, lost = found, rung.applied(cut), 0
+            at, cut, lost = found, _candidate(found).cut, 0
             if self.limited and found["feasible"]:
                 return
+
+    def _thorough(self, trial: Trial) -> Trial | None:
+        """Where what stands behind a frozen encoder could not take up its cut: let the encoder train, too."""
+        candidate = _candidate(trial)
+        plans = self.workshop.root(candidate.student).prepared.plans
+        frozen = [p for p in (*candidate.cut.layers, *candidate.cut.widths) if p in plans and plans[p].tune == "frozen"]
+        if candidate.cut.thorough or not frozen:
+            return None
+        cut = candidate.cut.model_copy(update={"thorough": True})
+        return self.trial(candidate.model_copy(update={"cut": cut}))
 
     def _aware(self, trial: Trial) -> Trial | None:
         """Where a cut model is good in float and its integers are not: tune it under rounding."""

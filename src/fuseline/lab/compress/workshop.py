@@ -128,18 +128,18 @@ class Workshop:
                 cut = cut_model(made.model, candidate.cut, root.prepared, batches, self.scores(candidate.student))
             record |= cut.record
             made = Made(made.model, cut.prepared)
-            if self.settings.epochs:
+            if self.settings.epochs and cut.parts:
                 healed = heal(
                     made.model,
                     self.teacher,
                     made.prepared,
                     folder / "heal",
                     config=self.settings.distil,
-                    epochs=self.settings.epochs,
+                    epochs=max(1, self.settings.epochs // (3 if candidate.cut.thorough else 1)),
                     learning_rate=self.settings.learning_rate,
                     seed=self.settings.seed,
                     voice=self.voice,
-                    parts=cut.parts,
+                    parts=self._healed(cut.parts, made.prepared, candidate.cut.thorough),
                 )
                 record["healed"] = healed.to_dict()
         if aware:
@@ -162,6 +162,12 @@ class Workshop:
         for name in ("heal", "aware"):
             shutil.rmtree(folder / name, ignore_errors=True)
         return path
+
+    @staticmethod
+    def _healed(parts: Sequence[str], prepared: Prepared, thorough: bool) -> list[str]:
+        """The encoders that train while a cut is healed. One that the recipe froze is costly to train, and what stands
+        behind it can often take up what changed, from tokens that are made once: that is tried first."""
+        return [n for n in parts if n in prepared.plans and (thorough or prepared.plans[n].tune != "frozen")]
 
     def _write(self, made: Made, path: Path, record: Mapping[str, Any]) -> None:
         prepared, parent = made.prepared, self.subject.package

@@ -104,7 +104,8 @@ class AttentionPool(nn.Module):
         self.query_D = nn.Parameter(torch.zeros(width))
 
     def forward(self, tokens: Tokens) -> Tensor:
-        score_BT = self.norm(tokens.values_BTD) @ self.query_D / self.query_D.shape[0] ** 0.5
+        # The query is divided, not the product: OpenVINO (2026.4) fails to load a product with a vector that is scaled.
+        score_BT = self.norm(tokens.values_BTD) @ (self.query_D / self.query_D.shape[0] ** 0.5)
         # The lowest finite number, not -inf: a row without tokens gives a uniform softmax instead of NaN.
         score_BT = score_BT.masked_fill(~tokens.mask_BT, torch.finfo(score_BT.dtype).min)
         weight_BT = score_BT.softmax(dim=1)
