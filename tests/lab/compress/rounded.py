@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import served
+from lab.compress.cuttable import subject_of
 
 from fuseline.lab.compress.graph_check import as_package, change
 from fuseline.lab.compress.quantise import Quantised, quantise
@@ -16,7 +17,6 @@ from fuseline.lab.export.graph import export_graph
 from fuseline.modalities import MediaRoot
 from fuseline.runtime import load
 from fuseline.runtime.backend import open_backend
-from lab.compress.cuttable import subject_of
 
 FUSION = "fusion.head"
 Arrays = Mapping[str, np.ndarray]

@@ -250,7 +250,7 @@ def test_a_broken_part_is_named(clinic: Source, tmp_path: Path, monkeypatch: pyt
         return notes
 
     monkeypatch.setattr(door, "round_graph", broken)
-    with pytest.raises(FuselineError, match="fusion.head in int8") as caught:
+    with pytest.raises(FuselineError, match=r"fusion\.head in int8") as caught:
         rounded.make(clinic, tmp_path / "made", "onnxruntime", {"note": "weights-int8", FUSION: "int8"})
     assert caught.value.code == "quantise_failed"
 

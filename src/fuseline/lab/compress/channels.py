@@ -46,7 +46,9 @@ def find_channels(part: Part) -> list[Units]:
     try:
         import torch_pruning
     except ImportError:
-        raise FuselineError("missing_extra", "channels need torch-pruning", "pip install torch-pruning") from None
+        raise FuselineError(
+            "missing_extra", "channels need torch-pruning", "pip install 'fuseline[compress]'"
+        ) from None
     index = part.model.names.index(part.name)
     traced = _Traced(part.model.encoders[index], part.model.adapters[index])
     paths = {id(module): path for path, module in part.modules()}

@@ -21,6 +21,10 @@ from fuseline.lab.training.reader import Batch, Reader
 from fuseline.modalities.rows import RowParser
 from fuseline.modalities.text import Text
 
+SPARE = 8000
+"""common words that stay though no training text has them. On a few hundred notes, without them five in six new notes
+were read in other pieces than before; with them, two in three."""
+
 
 @dataclass
 class Done:
@@ -81,7 +85,7 @@ def cut_model(
             if not isinstance(text, Text):
                 raise FuselineError("bad_cut", f"{part} is no text and has no vocabulary", "")
             before = text.tokenizer.get_vocab_size()
-            smaller = shrink_vocabulary(model, part, text, _counts(prepared, part, text))
+            smaller = shrink_vocabulary(model, part, text, _counts(prepared, part, text), spare=SPARE)
             record.setdefault("vocabulary", {})[part] = [before, smaller.tokenizer.get_vocab_size()]
             modalities[part] = smaller
         parser = RowParser(prepared.recipe, modalities)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FUSION = "fusion.head"
-"""the part behind the inputs: fusion and head. No input can have this name, since names hold no dot."""
+from fuseline.runtime.nodes import FUSION
+from fuseline.runtime.nodes import part_of as part_of_module
 
 
 def part_of(name: str, names: Sequence[str]) -> str | None:
@@ -13,12 +13,7 @@ def part_of(name: str, names: Sequence[str]) -> str | None:
 
     `names`: the inputs in the model's order.
     """
-    match name.split("/", 1)[0].split("."):
-        case ["encoders" | "adapters", index, *_] if index.isdigit() and int(index) < len(names):
-            return names[int(index)]
-        case ["fusion" | "head", *_]:
-            return FUSION
-    return None
+    return part_of_module(name.split("/", 1)[0], names)
 
 
 def modules_of(part: str, names: Sequence[str]) -> tuple[str, ...]:
@@ -27,3 +22,6 @@ def modules_of(part: str, names: Sequence[str]) -> tuple[str, ...]:
         return ("fusion", "head")
     index = names.index(part)
     return (f"encoders.{index}", f"adapters.{index}")
+
+
+__all__ = ["FUSION", "modules_of", "part_of"]

@@ -32,7 +32,7 @@ def kinds(model: FusionModel) -> dict[str, Kind]:
 
 
 def backends() -> tuple[Backend, ...]:
-    have = all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
+    have = importlib.util.find_spec("openvino") is not None
     return ("openvino", "onnxruntime") if have else ("onnxruntime",)
 
 

@@ -38,8 +38,6 @@ class Sorted:
     convolutions: list[str] = field(default_factory=list)
     """whose filters are stored in int8"""
     tables: list[str] = field(default_factory=list)
-    halves: list[str] = field(default_factory=list)
-    """whose weights or tables are stored in float16"""
 
 
 def round_graph(
@@ -81,9 +79,6 @@ def round_graph(
         onnx_weights.store_convolution(graph, node, watched.get(_first(node)))
     for name in chosen.tables:
         onnx_weights.round_table(graph, graph.nodes[name])
-    for name in chosen.halves:
-        node = graph.nodes[name]
-        onnx_weights.store_half(graph, node, 0 if node.op_type == "Gather" else 1)
     return _notes(graph, precision, chosen)
 
 
@@ -97,16 +92,14 @@ def sort(graph: Graph, precision: Mapping[str, str], keep_float: Sequence[str]) 
     out = Sorted()
     for name, node in graph.nodes.items():
         wanted = precision.get(graph.part(node) or "", "float32")
-        if wanted == "float32" or _kept(name, keep_float):
+        if wanted not in ROUNDING or _kept(name, keep_float):
             continue
         if node.op_type == "Gather":
             if is_table(graph, node):
-                (out.tables if wanted in ROUNDING else out.halves).append(name)
+                out.tables.append(name)
         elif node.op_type in WEIGHTED and _has_weight(graph, node):
             convolution = node.op_type == "Conv"
-            if wanted == "bfloat16":
-                out.halves.append(name)
-            elif wanted == "int8" and not name.startswith("head."):
+            if wanted == "int8" and not name.startswith("head."):
                 out.static.append(name)
             elif wanted == "int8-dynamic" and not convolution and not name.startswith("head."):
                 out.dynamic.append(name)
@@ -142,12 +135,12 @@ def is_table(graph: Graph, node: onnx.NodeProto) -> bool:
 
 def _notes(graph: Graph, precision: Mapping[str, str], chosen: Sorted) -> list[str]:
     """What a part did not get of what was asked."""
-    changed = (*chosen.static, *chosen.dynamic, *chosen.products, *chosen.convolutions, *chosen.tables, *chosen.halves)
+    changed = (*chosen.static, *chosen.dynamic, *chosen.products, *chosen.convolutions, *chosen.tables)
     touched = {graph.part(graph.nodes[name]) for name in changed}
     notes = [
         f"{part} has no weights that {wanted} is for, it stays in float"
         for part, wanted in precision.items()
-        if wanted not in ("float32", "bfloat16") and part not in touched
+        if wanted in ROUNDING and part not in touched
     ]
     if chosen.dynamic:
         notes.append("int8-dynamic: a row's answer depends a little on the other rows of its batch")

@@ -102,24 +102,6 @@ def store_convolution(graph: Graph, node: onnx.NodeProto, seen: Watched | None) 
     node.input[:] = [node.input[0], f"{name}/float", bias]
 
 
-def store_half(graph: Graph, node: onnx.NodeProto, place: int) -> None:
-    """A weight or table kept in float16: half the file, and what bfloat16 arithmetic reads of it is the same, but for
-    magnitudes below 6e-8. Rows of a table become wide after they are read."""
-    name = node.input[place]
-    half = f"{name}/half"
-    if half not in graph.arrays:
-        limit = float(np.finfo(np.float16).max)
-        graph.constant(half, graph.arrays[name].clip(-limit, limit).astype(np.float16))
-    if node.op_type == "Gather":
-        graph.remove(node)
-        graph.add("Gather", [half, *node.input[1:]], f"{node.name}/half", node.name, axis=0)
-        graph.add("Cast", [f"{node.name}/half"], node.output[0], f"{node.name}/wide", to=FLOAT)
-        return
-    wide = f"{node.name}/weight/wide"
-    graph.add("Cast", [half], wide, f"{node.name}/weight", to=FLOAT)
-    node.input[place] = wide
-
-
 def by_channel(array: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """int8 values, and float32 scales of the same number of axes (1 everywhere but at `axis`)."""
     rest = tuple(i for i in range(array.ndim) if i != axis)

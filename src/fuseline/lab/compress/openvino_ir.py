@@ -36,8 +36,11 @@ def library() -> Any:
         ) from None
 
 
-def convert(source: Path, target: Path) -> tuple[str, ...]:
+def convert(source: Path, target: Path, *, half: bool) -> tuple[str, ...]:
     """Write `source`/graph.onnx (and what it refers to) into `target`. Names of nodes, inputs and outputs stay.
+
+    `half`: store what is in float as float16: half the file, and as exact as the bfloat16 that it is computed in. With
+    float32 arithmetic it would cost time: a table of words is widened as a whole at every run.
 
     Raises FuselineError ``quantise_failed`` where OpenVINO knows some node not.
     """
@@ -52,5 +55,5 @@ def convert(source: Path, target: Path) -> tuple[str, ...]:
     told = model.get_rt_info()  # paths of this machine among it
     for key in list(told):
         del told[key]
-    ov.save_model(model, target / FILES[0], compress_to_fp16=False)
+    ov.save_model(model, target / FILES[0], compress_to_fp16=half)
     return FILES

@@ -93,6 +93,8 @@ def quantise(
         openvino_ir.library()
     order = _Order(source, tuple(names), backend, tuple(keep_float), tuple(calibration), method, voice or Silent())
     files, notes = _write(order, wanted, target)
+    if {"bfloat16", "float32"} <= set(wanted.values()):
+        notes.append("parts in float32 compute in bfloat16, too: OpenVINO has one float format for the whole graph")
     runtime = _runtime(backend, wanted)
     notes += _guard(order, wanted, target, runtime)
     size = sum((target / name).stat().st_size for name in files)
@@ -123,7 +125,7 @@ def _write(order: _Order, precision: Mapping[str, str], target: Path) -> tuple[t
         return graph.write(target), notes
     with tempfile.TemporaryDirectory() as folder:
         graph.write(Path(folder))
-        return openvino_ir.convert(Path(folder), target), notes
+        return openvino_ir.convert(Path(folder), target, half="bfloat16" in precision.values()), notes
 
 
 def _runtime(backend: str, precision: Mapping[str, str]) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def compressed_card(
         f"Made from {parent.get('name', name)}, version {parent.get('version', 'unknown')}: {chosen['words']}.",
         "",
         f"- size: {chosen['size_bytes'] / 1e6:.1f} MB",
-        f"- one decoded row: {latency['chosen']['1']['median']:.1f} ms, against {latency['base']['1']['median']:.1f} ms "
-        "before, measured side by side",
+        f"- one decoded row: {latency['chosen']['1']['median']:.1f} ms, "
+        f"before: {latency['base']['1']['median']:.1f} ms, measured side by side",
         f"- {metric} on {final['rows']} {final['of'] or 'validation'} rows: {_number(final['score'])}, "
         f"{_number(worse['value'], 2)} points less than before{span}",
         "",
