@@ -81,6 +81,8 @@ def command(
     )
     for name, length in parity["lengths"].items():
         say(f"  {name}: lengths {', '.join(map(str, length))}")
+    for note in done.notes:
+        say(note)
     if done.embedded is not None:
         for name, figures in done.embedded["measured"].items():
             say(f"embedded: {name}: {figures['said']}")

@@ -24,8 +24,8 @@ from fuseline.tasks.paired import agreement, drop
 BATCH = 16
 ROUNDS, SECONDS = 20, 2.0
 """interleaved rounds of a timing at most, and the time after which it ends where single answers are slow"""
-FEWEST_ROUNDS, TIMED = 7, 3
-"""rounds at least, and timed answers of each round, behind one that is not"""
+FEWEST_ROUNDS, TIMED, REST = 7, 3, 0.03
+"""rounds at least; timed answers of each round, behind one that is not; seconds of rest before them"""
 SMALLEST_SUBSET = 20
 """rows below which a subset's drop is shown and not judged: it is noise"""
 
@@ -169,7 +169,9 @@ def interleaved(
     began = time.perf_counter()
     for done in range(rounds):
         for predictor, own_rows, own in zip(predictors, rows, times, strict=True):
-            # The threads of whatever ran before spin on for milliseconds and would be counted as this one's slowness.
+            # onnxruntime's threads spin on when they have nothing to do: after 10 ms they still took a third of the
+            # speed of whatever ran next, after 30 ms nothing.
+            time.sleep(REST)
             _answer(predictor, own_rows)
             for _ in range(TIMED):
                 start = time.perf_counter()

@@ -116,7 +116,7 @@ class Search:
             other = self._student(name, root)
             if other is not None and self.cost(other) < self.cost(root):
                 root = other
-        if not (self.limited and root["feasible"]):
+        if not self.stopped and not (self.limited and root["feasible"]):
             self._path(root)
         return self.choice()
 
@@ -204,15 +204,11 @@ class Search:
             found = self.trial(start.model_copy(update={"cut": rung.applied(cut)}))
             if found is None:
                 return
-            gone = (
-                found["failed"] is not None
-                or bool(self.budget.of_drop(found))
-                or self.cost(found) > self.cost(at) - 0.02
-            )
-            if gone and found["failed"] is None and not found["feasible"]:
-                found = self._aware(found) or found
-                gone = bool(self.budget.of_drop(found)) or self.cost(found) > self.cost(at) - 0.02
-            if gone:  # this rung and all below it
+            for mend in (self._thorough, self._aware):
+                if found["failed"] is None and self.budget.of_drop(found):
+                    found = mend(found) or found
+            if found["failed"] or self.budget.of_drop(found) or self.cost(found) > self.cost(at) - LITTLE:
+                # this rung and all below it
                 left = [r for r in left if (r.part, r.kind) != (rung.part, rung.kind) or r.share > rung.share]
                 lost += 1
                 continue

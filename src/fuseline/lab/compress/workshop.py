@@ -129,6 +129,7 @@ class Workshop:
             record |= cut.record
             made = Made(made.model, cut.prepared)
             if self.settings.epochs and cut.parts:
+                unhealed = {name: value.clone() for name, value in made.model.state_dict().items()}
                 healed = heal(
                     made.model,
                     self.teacher,
@@ -141,7 +142,11 @@ class Workshop:
                     voice=self.voice,
                     parts=self._healed(cut.parts, made.prepared, candidate.cut.thorough),
                 )
-                record["healed"] = healed.to_dict()
+                before, after = healed.before.distance, healed.after.distance
+                helped = before is None or (after is not None and after < before)
+                if not helped:  # few rows pull a small cut further from the whole model than the cut itself did
+                    made.model.load_state_dict(unhealed)
+                record["healed"] = {**healed.to_dict(), "kept": helped}
         if aware:
             from fuseline.lab.compress.qat import quantisation_aware
 

@@ -18,7 +18,6 @@ from onnx import TensorProto, helper
 from fuseline.errors import FuselineError
 from fuseline.lab.export.embed_parts import DOMAINS, Part, feed_of, make_part, raw_of
 from fuseline.lab.export.embed_trials import Raw, try_files, try_texts
-from fuseline.lab.export.guide import embedded_snippet
 from fuseline.lab.export.nodes import OPSET, Nodes, NotEmbeddedError
 from fuseline.lab.export.onnxfile import check
 from fuseline.lab.export.parity import difference
@@ -108,7 +107,6 @@ def write_embedded(
         "measured": {name: part.measured for name, part in parts.items()},
         "left_out": left_out,
         "max_abs_difference": worst,
-        "snippet": embedded_snippet(signature, parts),
     }
 
 

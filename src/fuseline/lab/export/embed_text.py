@@ -1,37 +1,27 @@
 """Texts to ids inside the graph, equal to what the package's tokenizer gives. Dimensions: B batch, W words, T tokens.
 
 Two families are known: WordPiece behind a normaliser that treats every character alone (BERT, MiniLM), and byte-level
-BPE (GPT-2, RoBERTa, and the tokenizers that this library trains). The ready-made `BertTokenizer` operator is not used:
-it gives `hi`, `[UNK]` for a word such as `hi😀` that is one `[UNK]`, reads special tokens in a text as plain words,
-and knows accents of Latin letters only. What it lacks is written here with plain string operators, and the normaliser
-becomes a table of characters that is read off the real one.
+BPE (GPT-2, RoBERTa, and the tokenizers that this library trains).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from onnx import TensorProto
-from tokenizers import Tokenizer
 
-from fuseline.lab.export.nodes import ML, Nodes, NotEmbeddedError
+from fuseline.lab.export.embed_bytes import byte_pairs
+from fuseline.lab.export.embed_wordpiece import wordpiece
+from fuseline.lab.export.nodes import Nodes, NotEmbeddedError, quoted
 from fuseline.modalities.text import Text
 
 MARK = "\ufdd0\ufdd1"
 """Between pieces of a text while it is cut: two code points that Unicode promises never to use."""
-SPLIT = "\x01"
-"""Around characters that are looked up. Cleaning has removed every control character before."""
 FIRST_PLACE = 2
 """Special tokens in a text become the control characters from here on, those that are white space left out."""
-UNKNOWN = "\x7f"
-END = "<|endoftext|>"
-"""GPT2Tokenizer takes this for a special token, whatever the vocabulary."""
-GONE = "\x1e"
-"""Put into END, where words end anyhow, and taken out of the tokens again."""
 _PLACES = [chr(c) for c in range(FIRST_PLACE, 0x1C) if not 9 <= c <= 13]
 
 
@@ -66,12 +56,12 @@ def embed_text(nodes: Nodes, modality: Text, text_B: str) -> Ids:
     text_B = _clean(nodes, text_B, modality)
     given_B = nodes.op("Not", nodes.op("Equal", text_B, nodes.text("")))
     for token, place in specials.items():
-        text_B = nodes.replace(text_B, _quoted(token), place)
+        text_B = nodes.replace(text_B, quoted(token), place)
     match spec["model"]["type"]:
         case "WordPiece":
-            ids_BT, count_B = _wordpiece(nodes, text_B, modality, spec, specials)
+            ids_BT, count_B = wordpiece(nodes, text_B, modality, spec, specials)
         case "BPE":
-            ids_BT, count_B = _byte_pairs(nodes, text_B, modality, spec, specials)
+            ids_BT, count_B = byte_pairs(nodes, text_B, modality, spec, specials)
         case kind:
             raise NotEmbeddedError(
                 f"its tokenizer is of type {kind}, and only WordPiece and byte-level BPE are known here"
@@ -86,7 +76,7 @@ def _clean(nodes: Nodes, text: str, modality: Text) -> str:
     assert most == modality._most_characters
     # A zero would end the text for the extensions' operators. In its place comes one that goes below, like itself.
     pieces, _ = nodes.op("StringSplit", text, outputs=2, delimiter="\0")
-    text = nodes.ext("StringJoin", pieces, nodes.text(SPLIT), nodes.const([1]))
+    text = nodes.ext("StringJoin", pieces, nodes.text("\x01"), nodes.const([1]))
     block = max(d for d in range(1, 17) if modality.config.max_length % d == 0) * 32
     pieces, _ = nodes.op(
         "StringSplit", nodes.replace(text, f"((?s).{{{block}}})", rf"\1{MARK}"), outputs=2, delimiter=MARK
@@ -131,183 +121,6 @@ def _specials(spec: dict[str, Any]) -> dict[str, str]:
     if len(names) > len(_PLACES) or any(a != b and a in b for a in names for b in names):
         raise NotEmbeddedError(f"its tokenizer has {len(names)} special tokens, more than can be told apart here")
     return dict(zip(names, _PLACES, strict=False))
-
-
-def _quoted(text: str) -> str:
-    return "".join(f"\\x{{{ord(c):x}}}" for c in text)
-
-
-def character_table(tokenizer: Tokenizer, lowercase: bool) -> dict[str, str]:
-    """What every character becomes, where that is not itself: `É` `e`, `!` ` ! `, a combining accent nothing.
-
-    Read off the tokenizer, which is asked about all 1.1 million code points, by the hundred where they are all alike:
-    blanks are where it would begin another word.
-    """
-    normalise = tokenizer.normalizer.normalize_str if tokenizer.normalizer else str
-    split = tokenizer.pre_tokenizer.pre_tokenize_str
-
-    def became(text: str) -> str:
-        return " ".join(word for word, _ in split(f"x{normalise(text.lower() if lowercase else text)}x"))[1:-1]
-
-    table = {}
-    points = [*range(0x20, 0x7F), *range(0xA0, 0xD800), *range(0xE000, 0x110000)]
-    for start in range(0, len(points), 128):
-        some = [chr(point) for point in points[start : start + 128]]
-        together = became("".join(some))
-        if together == "":
-            table |= dict.fromkeys(some, "")
-        elif together == f" {' '.join(some)} ":
-            table |= {c: f" {c} " for c in some}
-        elif together != "".join(some):
-            table |= {c: one for c in some if (one := became(c)) != c}
-    return table
-
-
-def character_class(characters: Iterable[str]) -> str:
-    """An RE2 class of these characters."""
-    spans: list[list[int]] = []
-    for point in sorted(map(ord, characters)):
-        if spans and spans[-1][1] == point - 1:
-            spans[-1][1] = point
-        else:
-            spans.append([point, point])
-    return "[" + "".join(f"\\x{{{a:x}}}-\\x{{{b:x}}}" for a, b in spans) + "]"
-
-
-def _wordpiece(
-    nodes: Nodes, text: str, modality: Text, spec: dict[str, Any], specials: dict[str, str]
-) -> tuple[str, str]:
-    """(B, T) ids without frame, (B,) counts."""
-    model = spec["model"]
-    if spec["pre_tokenizer"] is None or spec["pre_tokenizer"]["type"] != "BertPreTokenizer":
-        raise NotEmbeddedError("its tokenizer splits words by another rule than BERT's")
-    for place in specials.values():
-        text = nodes.replace(text, place, f" {place} ")
-    table = character_table(modality.tokenizer, modality.config.lowercase)
-    groups: dict[str, list[str]] = {"": [], " ": [], r" \1 ": []}
-    others = {}
-    for c, became in table.items():
-        key = r" \1 " if became == f" {c} " else became
-        if key in groups:
-            groups[key].append(c)
-        else:
-            others[c] = became
-    if others:
-        marked = nodes.replace(text, f"({character_class(others)})", rf"{SPLIT}\1{SPLIT}")
-        pieces, _ = nodes.op("StringSplit", marked, outputs=2, delimiter=SPLIT)
-        rows = "".join(f"{c}\t{became}\n" for c, became in others.items())
-        mapped = nodes.ext("StringMapping", pieces, map=rows)
-        text = nodes.ext("StringJoin", mapped, nodes.text(""), nodes.const([1]))
-    for by, characters in groups.items():
-        if characters:
-            text = nodes.replace(text, f"({character_class(characters)})", by)
-    words_BW, _ = nodes.op("StringSplit", text, outputs=2)
-    vocabulary = dict(model["vocab"])
-    unknown = vocabulary[model["unk_token"]]
-    ids = {name: vocabulary.get(name, modality.tokenizer.token_to_id(name)) for name in specials}
-    vocabulary |= {place: ids[name] for name, place in specials.items()}
-    tokens_N, _, begin_R, end_R = nodes.ext(
-        "WordpieceTokenizer",
-        nodes.op("Reshape", words_BW, nodes.const([-1])),
-        nodes.const([], np.int64),
-        outputs=4,
-        vocab=json.dumps(vocabulary),
-        suffix_indicator=model["continuing_subword_prefix"],
-        unknown_token=UNKNOWN,
-        max_input_chars_per_word=model["max_input_chars_per_word"],
-    )
-    ids_N = nodes.op(
-        "LabelEncoder",
-        tokens_N,
-        domain=ML,
-        keys_strings=[*vocabulary, UNKNOWN],
-        values_int64s=[*vocabulary.values(), -1],
-        default_int64=-1,
-    )
-    return _ragged(nodes, words_BW, ids_N, begin_R, end_R, unknown)
-
-
-def _ragged(nodes: Nodes, words_BW: str, ids_N: str, begin_R: str, end_R: str, unknown: int) -> tuple[str, str]:
-    """Tokens of R = B·W words, one after the other, to (B, T). A word that ends in -1 is one unknown token, whatever
-    the operator gave before it.
-    """
-    one, zero, minus = nodes.const([1]), nodes.const([0]), nodes.const([-1])
-    count_R = nodes.op("Sub", end_R, begin_R)
-    padded_N = nodes.op("Concat", ids_N, zero, axis=0)  # so that there is a last token, even of no text at all
-    last_R = nodes.op("Gather", padded_N, nodes.op("Max", nodes.op("Sub", end_R, one), zero))
-    some_R = nodes.op("Greater", count_R, zero)
-    bad_R = nodes.op("And", some_R, nodes.op("Equal", last_R, minus))
-    own_R = nodes.op("Where", bad_R, one, count_R)
-    shape_BW = nodes.op("Shape", words_BW)
-    before_R = nodes.op("CumSum", own_R, nodes.const(0), exclusive=1)
-    count_B = nodes.op("ReduceSum", nodes.op("Reshape", own_R, shape_BW, allowzero=1), one, keepdims=0)
-    start_B = nodes.op("CumSum", count_B, nodes.const(0), exclusive=1)
-    # Where each token goes: row and place. A token of a bad word but its last goes to a column that is cut away.
-    batch, width = nodes.axis(words_BW, 0), nodes.axis(words_BW, 1)
-    steps_N = nodes.op("Range", nodes.const(0), nodes.op("Squeeze", nodes.axis(ids_N, 0)), nodes.const(1))
-    # The word of token n: how many words end at or before n. (N, R) compared at once would grow with the square.
-    ends = nodes.op("ScatterElements", nodes.op("Expand", zero, nodes.op("Add", nodes.axis(ids_N, 0), one)),
-                    end_R, nodes.op("Expand", one, nodes.op("Shape", end_R)), axis=0, reduction="add")  # fmt: skip
-    word_N = nodes.op("Gather", nodes.op("CumSum", ends, nodes.const(0)), steps_N)
-    row_N = nodes.op("Div", word_N, nodes.op("Max", width, one))
-    kept_N = nodes.op("Or", nodes.op("Not", nodes.op("Gather", bad_R, word_N)), nodes.op("Equal", ids_N, minus))
-    inside_N = nodes.op("Sub", steps_N, nodes.op("Gather", begin_R, word_N))
-    inside_N = nodes.op("Where", nodes.op("Gather", bad_R, word_N), zero, inside_N)
-    place_N = nodes.op("Sub", nodes.op("Add", nodes.op("Gather", before_R, word_N), inside_N),
-                       nodes.op("Gather", start_B, row_N))  # fmt: skip
-    longest = nodes.op("ReduceMax", nodes.op("Concat", count_B, zero, axis=0), keepdims=1)
-    place_N = nodes.op("Where", kept_N, place_N, longest)
-    value_N = nodes.op("Where", nodes.op("Equal", ids_N, minus), nodes.const([unknown]), ids_N)
-    blank = nodes.op("Expand", zero, nodes.op("Concat", batch, nodes.op("Add", longest, one), axis=0))
-    where_N2 = nodes.op("Concat", nodes.op("Unsqueeze", row_N, one), nodes.op("Unsqueeze", place_N, one), axis=1)
-    dense = nodes.op("ScatterND", blank, where_N2, value_N)
-    return nodes.slice(dense, zero, longest, 1), str(count_B)
-
-
-def _byte_pairs(
-    nodes: Nodes, text: str, modality: Text, spec: dict[str, Any], specials: dict[str, str]
-) -> tuple[str, str]:
-    """(B, T) ids without frame, (B,) counts."""
-    model, pre, norm = spec["model"], spec["pre_tokenizer"], spec["normalizer"]
-    if pre is None or pre["type"] != "ByteLevel" or not pre.get("use_regex", True):
-        raise NotEmbeddedError("its tokenizer is BPE, but not over bytes with GPT-2's rule of words")
-    if norm is not None and norm["type"] != "NFC":
-        raise NotEmbeddedError(f"its tokenizer's normaliser is of type {norm['type']}")
-    odd = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
-    if any(model.get(key) for key in odd):
-        raise NotEmbeddedError("its tokenizer's BPE has options not known here")
-    if modality.config.lowercase:
-        raise NotEmbeddedError("it is lower-cased first, and no operator lower-cases as Unicode says")
-    if pre["add_prefix_space"]:
-        places = "".join(_quoted(p) for p in specials.values())
-        text = nodes.replace(text, rf"^([^\s\pZ{places}])", r" \1")
-        if places:
-            text = nodes.replace(text, rf"([{places}])([^\s\pZ{places}])", r"\1 \2")
-    ids = {place: modality.tokenizer.token_to_id(name) for name, place in specials.items()}
-    if END not in specials:
-        text = nodes.replace(text, _quoted(END), f"<|{GONE}endoftext|>")
-        ids[GONE] = modality.vocab_size
-    merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
-    ids_BT, mask_BT = nodes.ext(
-        "GPT2Tokenizer",
-        text,
-        outputs=2,
-        vocab=json.dumps(model["vocab"], ensure_ascii=False),
-        merges="\n".join(merges),
-        added_token="\n".join(f"{place}={number}" for place, number in ids.items()),
-        padding_length=-1,
-    )
-    one, gone = nodes.const([1]), nodes.const([modality.vocab_size])
-    kept_BT = nodes.op("And", nodes.op("Greater", mask_BT, nodes.const([0])), nodes.op("Less", ids_BT, gone))
-    counted_BT = nodes.op("CumSum", nodes.op("Cast", kept_BT, to=TensorProto.INT64), nodes.const(1))
-    width = nodes.axis(ids_BT, 1)
-    place_BT = nodes.op("Where", kept_BT, nodes.op("Sub", counted_BT, one), width)
-    blank = nodes.op(
-        "Expand", nodes.const([0]), nodes.op("Concat", nodes.axis(ids_BT, 0), nodes.op("Add", width, one), axis=0)
-    )
-    dense = nodes.op("ScatterElements", blank, place_BT, ids_BT, axis=1)
-    count_B = nodes.op("ReduceSum", nodes.op("Cast", kept_BT, to=TensorProto.INT64), one, keepdims=0)
-    return nodes.slice(dense, nodes.const([0]), width, 1), str(count_B)
 
 
 def _framed(nodes: Nodes, ids_BT: str, count_B: str, shape: Shape) -> tuple[str, str]:

@@ -55,6 +55,8 @@ ADVERSARIAL = (
     "one  two   three    four     ",
     "㐀 𠀀 \U000e0041 \ue000 \U0010ffff \ufffd",
 )
+AROUND = ("{}", "x{}y", "a {} b", "{0}{0}", " {}", "{} !")
+"""where a special token may stand in a text"""
 
 
 def try_texts(run: Run, name: str, modality: Text, raw: Sequence[Raw]) -> dict[str, Any]:
@@ -62,7 +64,9 @@ def try_texts(run: Run, name: str, modality: Text, raw: Sequence[Raw]) -> dict[s
     own and beside others, and mixtures. Raises :class:`NotEmbeddedError` with the first that differs.
     """
     given = [r for r in raw if isinstance(r, str)]
-    texts = [unicodedata.normalize("NFC", t) for t in (*given, *ADVERSARIAL, *_every_character(), *_mixtures(given))]
+    own = [t.content for t in modality.tokenizer.get_added_tokens_decoder().values()]
+    public = [*ADVERSARIAL, *_every_character(), *(form.format(t) for t in own for form in AROUND)]
+    texts = [unicodedata.normalize("NFC", t) for t in (*public, *given, *_mixtures(given))]
     column = modality.columns[0]
     for start, size in _batches(len(texts)):
         batch = texts[start : start + size]
@@ -70,14 +74,14 @@ def try_texts(run: Run, name: str, modality: Text, raw: Sequence[Raw]) -> dict[s
         try:
             got = run({f"{name}.text": np.array(batch, dtype=object)})
         except Exception as error:  # onnxruntime's private types
-            raise NotEmbeddedError(f"the operators fail on a text: {str(error)[:200]}") from error
+            raise NotEmbeddedError("the operators fail on a text of the sample") from error
         for i, value in enumerate(values):
+            # A text of the user's table is quoted nowhere.
+            quoted = _short(batch[i]) if start + i < len(public) else "a text of the sample"
             if bool(got["given"][i]) != (value is not None):
-                raise NotEmbeddedError(f"of {_short(batch[i])} operators and package disagree whether it is absent")
+                raise NotEmbeddedError(f"of {quoted} operators and package disagree whether it is absent")
             if value is not None and got["ids"][i][got["mask"][i] != 0].tolist() != value.tolist():
-                raise NotEmbeddedError(
-                    f"the embedded tokenizer reads {_short(batch[i])} as other tokens than the package"
-                )
+                raise NotEmbeddedError(f"the operators read {quoted} as other tokens than the package")
     return {"texts": len(texts), "differ": 0, "said": f"ids equal on {len(texts)} texts, all of Unicode among them"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def guide(signature: Mapping[str, Any], target: str, parity: Mapping[str, Any], 
         *_prepare(signature),
         "## Elsewhere",
         "",
-        *_elsewhere(target),
+        *_elsewhere(target, signature),
         "",
         *_embedded(signature),
         "## Verified",
@@ -183,17 +184,18 @@ def _prepare(signature: Mapping[str, Any]) -> list[str]:
     return [*lines, f"In every input these words of a cell mean that it is absent: {absent}.", ""]
 
 
-def _elsewhere(target: str) -> list[str]:
+def _elsewhere(target: str, signature: Mapping[str, Any]) -> list[str]:
     if target == "onnx":
         return [
             "The same file runs in C++, C#, Java, JavaScript (browser, Node.js), Swift and on phones with ONNX "
-            "Runtime: create a session, give the arrays by name, read the outputs by name. `example.json` tells whether "
-            "a port is right. In JavaScript int64 arrays are BigInt64Array.",
+            "Runtime: create a session, give the arrays by name, read the outputs by name. `example.json` tells "
+            "whether a port is right. In JavaScript int64 arrays are BigInt64Array.",
         ]
     return [
         "C++ and C read `model.xml` with `ov::Core::compile_model`. OpenVINO Model Server takes the two files as "
         "`MODELS/NAME/1/model.xml` and `model.bin`: `ovms --model_name NAME --model_path /MODELS/NAME --port 9000 "
-        '--plugin_config \'{"INFERENCE_PRECISION_HINT": "f32"}\'`; the names of inputs and outputs stay as they are.',
+        f"--plugin_config '{json.dumps(signature['runtime']['config'])}'`; the names of inputs and outputs stay as "
+        "they are.",
     ]
 
 
@@ -217,4 +219,4 @@ def _embedded(signature: Mapping[str, Any]) -> list[str]:
         lines.append(f"- {name}, measured: {figures['said']}")
     lines += [f"- {name}: note that {text}" for name, texts in entry["notes"].items() for text in texts]
     lines += [f"- left out: {name}: {why}" for name, why in entry["left_out"].items()]
-    return [*lines, "", "```python", entry["snippet"].rstrip(), "```", ""]
+    return [*lines, "", "```python", embedded_snippet(signature, entry["measured"]).rstrip(), "```", ""]

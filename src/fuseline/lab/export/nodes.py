@@ -75,3 +75,8 @@ class Nodes:
     def body(self, name: str, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> Any:
         """These nodes as the subgraph of a Loop or an If."""
         return helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
+
+
+def quoted(text: str) -> str:
+    """A text as an RE2 pattern that matches it."""
+    return "".join(f"\\x{{{ord(c):x}}}" for c in text)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from fuseline.modalities.text import Text
 from fuseline.package import Package, read_package
 from fuseline.package.files import finite, write_json, write_text
 from fuseline.progress import Silent, Voice
-from fuseline.runtime import Predictor, load
+from fuseline.runtime import load
 from fuseline.runtime.backend import cpu_quota
 
 TARGETS = ("onnx", "openvino")
@@ -61,6 +62,7 @@ class Exported:
     embedded: dict[str, Any] | None = None
     """of model-embedded.onnx: inputs, what was measured, what was left out and why"""
     notes: list[str] = field(default_factory=list)
+    """what else is to be said, e.g. of rows that could not be read"""
 
 
 def export_to(
@@ -109,17 +111,31 @@ def export_to(
             "export it --to openvino; or export the package that it was compressed from, or compress that with "
             "--backend onnxruntime",
         )
-    threads = threads or cpu_quota()
-    new = out.with_name(out.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+    table = None if data is None else _first_rows(package, data, rows)
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{out.absolute().name}-", dir=parent))
+    new.chmod(0o755)
     try:
-        exported = _write(package, to, new, embed, external_data, data, rows, threads, voice)
+        exported = _write(package, to, new, embed, external_data, table, threads or cpu_quota(), voice)
         _put(new, out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     exported.folder = out
     return exported
+
+
+def _first_rows(package: Package, data: Any, most: int) -> Cells:
+    """Raises FuselineError ``no_such_file``, ``bad_table``, ``missing_column`` ..."""
+    from fuseline.data.table import Table
+
+    recipe = package.recipe
+    columns = list(dict.fromkeys(c for name in recipe.inputs for c in recipe.columns_of(name)))
+    table = Table.open(data, absent=recipe.table.absent)
+    table.require(columns)
+    media = MediaRoot(recipe.table.media_root or (None if table.folder is None else str(table.folder)))
+    first = np.arange(min(most, table.n_rows))
+    return [(row, media) for row in Table.rows(table.take(first, columns))]
 
 
 def _check(to: str, out: Path, *, embed: bool, external_data: bool, force: bool) -> None:
@@ -149,8 +165,7 @@ def _write(
     folder: Path,
     embed: bool,
     external_data: bool,
-    data: Any,
-    most_rows: int,
+    table: Cells | None,
     threads: int,
     voice: Voice,
 ) -> Exported:
@@ -164,8 +179,13 @@ def _write(
         kind, config = write_openvino(package, folder), config_of(package)
         opened = OpenVinoFile(folder / "model.xml", threads, config)
     predictor = load(package.folder, backend=kind, threads=threads)
-    cells = sample_cells(predictor, data, most_rows)
-    parsed = [p.values for p in (predictor.rows.parse(row, media) for row, media in cells) if p.error is None]
+    rng = np.random.default_rng(1)
+    made: Cells = [(made_row(predictor.rows, rng), MediaRoot(None)) for _ in range(MADE_ROWS)]
+    cells = [*made, *(table or ())]
+    rows = [predictor.rows.parse(row, media) for row, media in cells]
+    parsed = [row.values for row in rows if row.error is None]
+    errors = [row.error for row in rows if row.error is not None]
+    notes = [f"{len(errors)} rows of the table cannot be read, e.g. {errors[0].message}"] if errors else []
     tolerance = package.recipe.evaluation.tolerance
     parity = check_lengths(
         predictor.backend.run, opened.run, predictor.rows.modalities, tolerance=tolerance, rows=parsed, voice=voice
@@ -186,22 +206,7 @@ def _write(
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     write_text(folder / "README.md", guide(said, to, parity, files))
     sizes = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
-    return Exported(folder, sizes, parity, embedded)
-
-
-def sample_cells(predictor: Predictor, data: Any, most: int) -> Cells:
-    """Raw rows with where their files lie: made ones, and the first of a table."""
-    rng = np.random.default_rng(1)
-    made: Cells = [(made_row(predictor.rows, rng), MediaRoot(None)) for _ in range(MADE_ROWS)]
-    if data is None:
-        return made
-    from fuseline.data.table import Table
-
-    table = Table.open(data, absent=predictor.package.recipe.table.absent)
-    table.require(predictor.rows.columns)
-    media = MediaRoot(None if table.folder is None else str(table.folder))
-    first = np.arange(min(most, table.n_rows))
-    return [*made, *((row, media) for row in Table.rows(table.take(first, predictor.rows.columns)))]
+    return Exported(folder, sizes, parity, embedded, notes)
 
 
 def _tokenizers(parser: RowParser, folder: Path) -> dict[str, str]:
