@@ -29,7 +29,8 @@ def as_package(folder: Path, runtime: Mapping[str, Any]) -> Package:
 
 def outputs_of(folder: Path, runtime: Mapping[str, Any], batches: Sequence[Arrays]) -> dict[str, np.ndarray]:
     """Outputs of at most ROWS rows, by name."""
-    backend = open_backend(str(runtime["backend"]), as_package(folder, runtime))
+    # One thread: with more, a node waits for all of them, and other work on the machine may hold one of them up.
+    backend = open_backend(str(runtime["backend"]), as_package(folder, runtime), threads=1)
     parts: list[dict[str, np.ndarray]] = []
     rows = 0
     for few in few_rows(batches):

@@ -66,6 +66,10 @@ class Keeper(pl.Callback):
     def seconds(self) -> float:
         return self.seconds_before + time.monotonic() - self.started
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.validates and self.waited >= self.patience:  # resumed behind the interval that ended it: not one more
+            trainer.should_stop = True
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainModule)
         pl_module.interval = self.interval
