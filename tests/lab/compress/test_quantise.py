@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from lab.compress.rounded import FUSION, Source
 from fuseline.errors import FuselineError
 from fuseline.lab.compress import quantise as door
 from fuseline.lab.compress.names import part_of
-from fuseline.lab.compress.quantise import PRECISIONS
+from fuseline.lab.compress.quantise import PRECISIONS, Quantised
 
 pytest.importorskip("openvino")
 
@@ -42,10 +44,25 @@ def clinic(package: Path) -> Source:
     return rounded.package_source(package)
 
 
+@pytest.fixture(scope="module")
+def written(clinic: Source, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], tuple[Path, Quantised]]:
+    """The whole model in one format: made once, looked at by several tests."""
+    root = tmp_path_factory.mktemp("written")
+
+    @functools.cache
+    def get(backend: str, precision: str) -> tuple[Path, Quantised]:
+        folder = root / f"{backend}-{precision}"
+        return folder, rounded.make(clinic, folder, backend, clinic.whole(precision))
+
+    return get
+
+
+Written = Callable[[str, str], tuple[Path, Quantised]]
+
+
 @pytest.mark.parametrize(("backend", "precision"), POSSIBLE)
-def test_every_format_answers_nearly_the_same(clinic: Source, tmp_path: Path, backend: str, precision: str) -> None:
-    folder = tmp_path / "made"
-    made = rounded.make(clinic, folder, backend, clinic.whole(precision))
+def test_every_format_answers_nearly_the_same(clinic: Source, written: Written, backend: str, precision: str) -> None:
+    folder, made = written(backend, precision)
     assert sorted(p.name for p in folder.iterdir()) == sorted(made.files)
     assert made.bytes == sum((folder / name).stat().st_size for name in made.files)
     assert made.precision == clinic.whole(precision)
@@ -66,9 +83,8 @@ def test_every_format_answers_nearly_the_same(clinic: Source, tmp_path: Path, ba
 
 
 @pytest.mark.parametrize(("backend", "precision"), [bp for bp in POSSIBLE if bp[1] in STEADY])
-def test_a_row_does_not_see_its_neighbours(clinic: Source, tmp_path: Path, backend: str, precision: str) -> None:
-    made = rounded.make(clinic, tmp_path / "made", backend, clinic.whole(precision))
-    opened = rounded.runner_of(tmp_path / "made", made)
+def test_a_row_does_not_see_its_neighbours(clinic: Source, written: Written, backend: str, precision: str) -> None:
+    opened = rounded.runner_of(*written(backend, precision))
     places = [i % len(clinic.rows) for i in range(64)]
     alone = rounded.joined(opened, [clinic.batch([i]) for i in range(len(clinic.rows))])
     for size in (2, 3, 7, 64):
@@ -80,19 +96,18 @@ def test_a_row_does_not_see_its_neighbours(clinic: Source, tmp_path: Path, backe
             assert gap.max() < (1e-4 if precision == "float32" else 0.1)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("case", [c.name for c in cases() if c.name in KINDS and missing_package(c) is None])
-def test_every_kind_of_encoder(tmp_path: Path, case: str, backend: str) -> None:
+def test_encoders_from_elsewhere(tmp_path: Path, case: str) -> None:
     source = rounded.exported_source(case, tmp_path)
-    for precision in ("int8", "weights-int8"):
-        made = rounded.make(source, tmp_path / precision, backend, source.whole(precision))
-        assert rounded.moved(source, tmp_path / precision, made) < 2 * TOLERANCE[precision]
+    for backend, precision in (("onnxruntime", "int8"), ("onnxruntime", "weights-int8"), ("openvino", "int8")):
+        folder = tmp_path / f"{backend}-{precision}"
+        made = rounded.make(source, folder, backend, source.whole(precision))
+        assert rounded.moved(source, folder, made) < 2 * TOLERANCE[precision]
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_lengths_from_shortest_to_longest(clinic: Source, tmp_path: Path, backend: str) -> None:
-    made = rounded.make(clinic, tmp_path / "made", backend, clinic.whole("int8"))
-    before, after = rounded.runner_of(clinic.folder), rounded.runner_of(tmp_path / "made", made)
+def test_lengths_from_shortest_to_longest(clinic: Source, written: Written, backend: str) -> None:
+    before, after = rounded.runner_of(clinic.folder), rounded.runner_of(*written(backend, "int8"))
     batch = clinic.batch(range(3))
     spread = {k: v.std() for k, v in rounded.joined(before, clinic.batches()).items()}
     for length in range(1, 17):
@@ -151,25 +166,25 @@ def test_modules_are_kept_in_float(clinic: Source, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_names_and_open_shapes_stay(clinic: Source, tmp_path: Path, backend: str) -> None:
-    made = rounded.make(clinic, tmp_path / "made", backend, clinic.whole("int8"))
+def test_names_and_open_shapes_stay(clinic: Source, written: Written, backend: str) -> None:
+    folder, made = written(backend, "int8")
     proto = onnx.load(clinic.folder / "graph.onnx", load_external_data=False).graph
     weighted = {n.name for n in proto.node if n.op_type in ("Conv", "MatMul") and not n.name.startswith("/")}
     if backend == "onnxruntime":
-        written = onnx.load(tmp_path / "made" / "graph.onnx").graph
+        written = onnx.load(folder / "graph.onnx").graph
         assert weighted <= {n.name for n in written.node}
         assert [i.SerializeToString() for i in written.input] == [i.SerializeToString() for i in proto.input]
         assert [o.name for o in written.output] == [o.name for o in proto.output]
         used = {name for n in written.node for name in n.input}
         assert {t.name for t in written.initializer} <= used  # nothing is written that nobody reads
     else:
-        xml = (tmp_path / "made" / "openvino.xml").read_text(encoding="utf-8")
+        xml = (folder / "openvino.xml").read_text(encoding="utf-8")
         layers = re.findall(r'<layer id="\d+" name="([^"]*)" type="(\w*Convolution|MatMul)"', xml)
         named = {name.removesuffix("/WithoutBiases") for name, _ in layers}
         assert len(named & weighted) > 0.9 * len(layers)
-        assert str(tmp_path) not in xml
+        assert str(folder) not in xml
         assert "tmp" not in re.sub(r'name="[^"]*"', "", xml)
-        opened = rounded.runner_of(tmp_path / "made", made)
+        opened = rounded.runner_of(folder, made)
         assert opened.inputs == {i.name for i in proto.input}  # type: ignore[attr-defined]
 
 

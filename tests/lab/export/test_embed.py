@@ -20,8 +20,8 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from fuseline.errors import FuselineError
 from fuseline.lab.export import embed_trials
 from fuseline.lab.export.embed_parts import feed_of, make_part
-from fuseline.lab.export.embed_wordpiece import character_class, character_table
 from fuseline.lab.export.embed_trials import ADVERSARIAL, try_texts
+from fuseline.lab.export.embed_wordpiece import character_class, character_table
 from fuseline.lab.export.nodes import NotEmbeddedError
 from fuseline.lab.export.runners import OnnxFile
 from fuseline.lab.export.samples import picture, sound

@@ -149,11 +149,12 @@ def watch(
             "give a table with rows, or choose int8-dynamic, weights-int8 or weights-int4",
         )
     watched = {name: Watched(axis) for name, axis in tensors.items()}
-    run = runner(graph, [name for name in tensors if name not in graph.inputs])
+    inside = [name for name in tensors if name not in graph.inputs]
+    run = runner(graph, inside) if inside else None
     rows = sum(len(batch["present"]) for batch in batches)
     with (voice or Silent()).track("calibrating", rows) as advance:
         for few in few_rows(batches):
-            values = run(few)
+            values = run(few) if run is not None else {}
             for name, seen in watched.items():
                 seen.see(values[name] if name in values else few[name])
             advance(len(few["present"]))
