@@ -39,7 +39,8 @@ def show_compress(found: Compressed, console: Console) -> None:
         "the budget is met" if found.met else "the budget is not met; the closest found:",
         f"  {chosen['words']}",
         f"  {ratio:.1f} times smaller ({base['size_bytes'] / 1e6:.1f} to {chosen['size_bytes'] / 1e6:.1f} MB), "
-        f"{faster:.1f} times faster ({latency['base']['1']['median']:.1f} to {latency['chosen']['1']['median']:.1f} ms)",
+        f"{faster:.1f} times faster "
+        f"({latency['base']['1']['median']:.1f} to {latency['chosen']['1']['median']:.1f} ms)",
         f"  {result['metric']} on {rows}: {_drop(final['drop'])} points lost {_span(final['drop'])}".rstrip(),
         *(f"  - {text}" for text in result["obstacles"]),
         f"{found.package}",
