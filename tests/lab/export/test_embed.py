@@ -142,6 +142,20 @@ def test_a_tokenizer_that_differs_anywhere_is_seen() -> None:
         try_texts(runner(right), "x", longer, [])
 
 
+def test_a_text_of_the_sample_that_differs_is_quoted_nowhere() -> None:
+    modality = Text(TextConfig(max_length=16), "x", wordpiece())
+    true = runner(modality)
+
+    def wrong(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        got = true(arrays)
+        hit = np.array(["secret" in text for text in arrays["x.text"]])
+        return {**got, "ids": got["ids"] + hit[:, None]}
+
+    with pytest.raises(NotEmbeddedError, match="a text of the sample") as caught:
+        try_texts(wrong, "x", modality, ["a secret"])
+    assert "secret" not in str(caught.value)
+
+
 def test_tokenizers_of_other_kinds_are_refused_with_the_reason() -> None:
     lower = TextConfig(max_length=8, lowercase=True)
     swallowing = wordpiece()

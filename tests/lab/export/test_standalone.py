@@ -147,6 +147,29 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standalone, "check_lengths", fewer)
 
 
+def test_rows_of_a_table_are_compared_and_written_nowhere(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _quick(monkeypatch)
+    columns = dict.fromkeys(("picture", "sound", "sex", "smoker", "seen"))
+    rows = [
+        {**columns, "note": "private affairs", "age": 41.0},
+        {**columns, "note": "private matters", "age": "old"},
+        {**columns, "note": "beyond --rows", "age": 2.0},
+    ]
+    done = export_to(package, "onnx", tmp_path / "out", data=rows, rows=2, threads=1)
+    plain = export_to(package, "onnx", tmp_path / "plain", threads=1)
+    assert done.parity["rows"] == plain.parity["rows"] + 1
+    [note] = done.notes
+    assert note.startswith("1 rows of the table cannot be read, e.g. 'old' is no number")
+    for path in done.folder.rglob("*.*"):
+        assert b"private" not in path.read_bytes()
+    with pytest.raises(FuselineError) as caught:
+        export_to(package, "onnx", tmp_path / "third", data=[{"note": "a"}])
+    assert caught.value.code == "missing_column"
+    assert not (tmp_path / "third").exists()
+
+
 def test_a_model_that_answers_otherwise_is_not_written(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
