@@ -15,6 +15,7 @@ long, and a part would be chosen by other names than in ONNX.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,5 +56,10 @@ def convert(source: Path, target: Path, *, half: bool) -> tuple[str, ...]:
     told = model.get_rt_info()  # paths of this machine among it
     for key in list(told):
         del told[key]
+    # Nodes that have no name of their own are numbered by how many this process has made before.
+    for place, node in enumerate(model.get_ordered_ops()):
+        counted = re.fullmatch(r"([A-Z][A-Za-z0-9]*)_\d+", node.get_friendly_name())
+        if counted:
+            node.set_friendly_name(f"{counted[1]}_{place}")
     ov.save_model(model, target / FILES[0], compress_to_fp16=half)
     return FILES
