@@ -18,6 +18,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from fuseline import api
+from fuseline.errors import FuselineError
 
 KILLS = 3
 
@@ -98,5 +99,5 @@ def test_resuming_another_table_is_refused(tmp_path: Path) -> None:
     run = api.train(path, out=tmp_path / "a", quiet=True)
     lines = (tmp_path / "table.csv").read_text().splitlines()
     (tmp_path / "table.csv").write_text("\n".join(lines[:-3]) + "\n")
-    with pytest.raises(api.FuselineError, match="not the one that this run started on"):
+    with pytest.raises(FuselineError, match="not the one that this run started on"):
         api.resume(run.folder, quiet=True)
