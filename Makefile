@@ -44,7 +44,7 @@ test: lint unit no-torch ## lint, all tests, and the tests without torch
 
 unit: setup
 	mkdir -p build && rm -rf $(FUSELINE_TEST_PACKAGE)
-	$(ONE_THREAD) $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --durations 10 | tee build/unit.log
+	$(ONE_THREAD) $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 10 | tee build/unit.log
 
 lint: setup ## ruff, mypy, and who may import whom
 	$(VENV)/bin/ruff check .

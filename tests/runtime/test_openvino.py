@@ -219,3 +219,21 @@ def test_importing_leaves_other_users_of_the_telemetry_alone(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "openvino_telemetry", json)
     assert import_openvino().__name__ == "openvino"
     assert sys.modules["openvino_telemetry"] is json
+
+
+def test_ctrl_c_is_no_crash_after_the_plugin_has_gone() -> None:
+    """OpenVINO's plugin lays a signal stack of its own under the thread that loads it, and later frees it."""
+    text = (
+        "import gc, signal, threading\n"
+        "from fuseline.runtime.openvino import import_openvino, open_core\n"
+        "held = [open_core(import_openvino())]\n"
+        "def drop():\n"
+        "    held.clear(); gc.collect()\n"
+        "thread = threading.Thread(target=drop); thread.start(); thread.join()\n"
+        "try:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('as ever')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "as ever\n"), done.stderr[-500:]

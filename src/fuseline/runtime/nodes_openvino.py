@@ -11,7 +11,7 @@ from typing import Any
 from fuseline.package import Package
 from fuseline.runtime.flops import flops
 from fuseline.runtime.nodes import Arrays, Counted, NodeCost, module_of
-from fuseline.runtime.openvino import OpenVino, import_openvino, read_graph
+from fuseline.runtime.openvino import OpenVino, import_openvino, open_core, read_graph
 
 _PRECISIONS = {"i8": "int8", "u8": "int8", "bf16": "bfloat16"}
 """how the name of a kernel ends, e.g. brgemm_avx512_I8; all others compute in float32"""
@@ -21,7 +21,7 @@ def count(package: Package, threads: int, groups: Sequence[tuple[Sequence[Arrays
     """See :func:`fuseline.runtime.nodes.count_nodes`. Every group has its graph compiled anew, since the profiler's
     means over all runs cannot be set back."""
     ov = import_openvino()
-    graph, weights = read_graph(ov, ov.Core(), package)
+    graph, weights = read_graph(ov, open_core(ov), package)
     named = any(module_of(op.get_friendly_name()) for op in graph.get_ops())
     out = []
     for batches, rounds in groups:

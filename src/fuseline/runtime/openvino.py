@@ -48,6 +48,19 @@ def import_openvino() -> Any:
                 sys.modules[telemetry] = before
 
 
+def open_core(ov: Any) -> Any:
+    """A `Core` whose CPU plugin is loaded.
+
+    The plugin lays a signal stack of its own under the thread that loads it, and frees it when it is unloaded, from
+    whatever thread: a Ctrl-C in the first one would then be a segmentation fault. So a thread that ends loads it.
+    """
+    core = ov.Core()
+    loading = threading.Thread(target=core.get_property, args=("CPU", "FULL_DEVICE_NAME"))
+    loading.start()
+    loading.join()
+    return core
+
+
 class OpenVino:
     """Safe to call from several threads; up to `lanes` of them at the same time, others wait.
 
@@ -65,7 +78,7 @@ class OpenVino:
     def __init__(self, package: Package, threads: int, lanes: int = 1, *, count: bool = False) -> None:
         """`threads` of one batch. `count`: also take the time of every node."""
         ov = import_openvino()
-        core = ov.Core()
+        core = open_core(ov)
         options, notes = options_for(core, package, threads, lanes)
         if count:
             options["PERF_COUNT"] = True
@@ -181,7 +194,7 @@ def compiled_cache(package: Package, threads: int = 1) -> bytes:
     of come of converting an ONNX graph at every start, which a package has behind it.
     """
     ov = import_openvino()
-    core = ov.Core()
+    core = open_core(ov)
     options, _ = options_for(core, package, threads)
     graph, weights = read_graph(ov, core, package)
     blob = core.compile_model(graph, "CPU", options).export_model().getvalue()

@@ -17,7 +17,7 @@ import numpy as np
 from fuseline.runtime import wire
 from fuseline.runtime.backend import cpu_quota
 from fuseline.runtime.onnxruntime import options_for
-from fuseline.runtime.openvino import import_openvino
+from fuseline.runtime.openvino import import_openvino, open_core
 
 SIZES = (512, 1024, 2048, 4096)
 LONG_ENOUGH = 0.01
@@ -77,7 +77,7 @@ def _onnxruntime(threads: int) -> dict[str, Product]:
 def _openvino(threads: int) -> dict[str, Product]:
     ov = import_openvino()
     ops = ov.opset8
-    core = ov.Core()
+    core = open_core(ov)
 
     def product(hint: str, whole: bool, size: int) -> Callable[[], object]:
         x = ops.parameter([size, size], np.float32, name="x")

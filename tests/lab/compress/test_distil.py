@@ -402,6 +402,8 @@ def with_checkpoints(ready: Prepared) -> Prepared:
 def press_ctrl_c_in_interval(monkeypatch: pytest.MonkeyPatch, when: int) -> None:
     ends: list[int] = []
     plain = Keeper.on_train_epoch_end
+    # A library that some test loaded before may have put the system's own handler there, which ends the process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def end(self: Keeper, *args: Any) -> None:
         plain(self, *args)

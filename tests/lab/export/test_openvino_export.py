@@ -18,7 +18,7 @@ from fuseline.lab.encoders.tabular import SmallTabular, SmallTabularConfig
 from fuseline.lab.export.standalone import export_to
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.tabular import Tabular, TabularConfig
-from fuseline.runtime.openvino import import_openvino
+from fuseline.runtime.openvino import import_openvino, open_core
 
 
 def test_the_readmes_python_runs_in_plain_openvino(package: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_large_numbers_of_small_spread_keep_their_digits(kind: str, tmp_path: Pa
             )
         assert program is not None
         program.save(tmp_path / "tabular.onnx")
-        model = ov.Core().compile_model(
+        model = open_core(ov).compile_model(
             ov.convert_model(tmp_path / "tabular.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
         )
         got = model({k: v.numpy() for k, v in example.items()})[0]

@@ -56,6 +56,8 @@ def test_ctrl_c_is_a_keyboard_interrupt_that_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = recipe(made.make_table(tmp_path))
+    # A library that some test loaded before may have put the system's own handler there, which ends the process.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signal.SIGINT)
     press_ctrl_c(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.runtime.backend import OUTPUT
-from fuseline.runtime.openvino import import_openvino
+from fuseline.runtime.openvino import import_openvino, open_core
 
 Port = tuple[str, tuple[int | str, ...]]
 """dtype and shape; a size that varies is a string"""
@@ -50,7 +50,7 @@ class OpenVinoFile:
     """model.xml in OpenVINO on the CPU. `config`: as a user must set it to get these answers."""
 
     def __init__(self, path: Path, threads: int, config: Mapping[str, Any]) -> None:
-        core = import_openvino().Core()
+        core = open_core(import_openvino())
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         try:
             self.model = core.compile_model(core.read_model(path), "CPU", {**options, **config})
