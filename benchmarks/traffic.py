@@ -3,8 +3,8 @@
 python benchmarks/traffic.py
 
 The same model without the graph, with the given adjacency, and with a learned one beside it; the last known speed as
-the naive forecast. Figures are over all steps up to the horizon, as those published on this split are (Zhao et al. 2020,
-T-GCN, 15 minutes: RMSE 5.13 and MAE 3.18; a gated recurrent unit alone 5.22 and 3.06).
+the naive forecast. Figures are over all steps up to the horizon, as those published on this split are (Zhao et al.
+2020, T-GCN, 15 minutes: RMSE 5.13 and MAE 3.18; a gated recurrent unit alone 5.22 and 3.06).
 """
 
 from __future__ import annotations
