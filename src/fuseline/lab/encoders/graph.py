@@ -6,7 +6,7 @@ F numbers of an entity, Z bases, T tokens (distances 0 to `layers`).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +26,9 @@ class SmallGraphConfig(Frozen):
     width: int = Field(64, ge=8, description="D: width of every token")
     layers: int = Field(2, ge=1, le=3, description="how many edges far it sees")
     neighbours: int = Field(
-        32, ge=1, le=256, description="most neighbours of an entity that are looked at: of more, some drawn at random"
+        32, ge=1, le=256, description="most neighbours of the entity that are looked at: of more, some drawn at random"
     )
+    farther: int = Field(10, ge=1, le=64, description="the same of its neighbours, and of theirs")
     both_ways: bool = Field(True, description="edges are walked from either end (as two relations)")
     bases: int = Field(4, ge=1, description="matrices of which every relation's is a mixture")
     learned: bool = Field(True, description="every entity has a learned vector beside its features")
@@ -74,12 +75,11 @@ class SmallGraph(Encoder):
     """
 
     Config: ClassVar[type[Frozen]] = SmallGraphConfig
-    neighbour_NK: Tensor
-    relation_NK: Tensor
-    share_NK: Tensor
     features_NF: Tensor
     seen_N: Tensor
+    """which entities a training row has: their own learned vectors are trained"""
     near_N: Tensor
+    """which are a neighbour, near enough, of one of those: their vectors are trained as such"""
     table: Tensor | None
 
     def __init__(self, config: SmallGraphConfig, modality: Any) -> None:
@@ -87,13 +87,25 @@ class SmallGraph(Encoder):
         self.config = config
         self.width = config.width
         entities, relations = 1 + len(modality.entities), len(modality.relations) * (1 + config.both_ways)
-        near = neighbourhoods(
-            modality.triples_E3, entities, len(modality.relations), both_ways=config.both_ways, most=config.neighbours
-        )
-        seen_N = np.concatenate([[False], modality.seen_N])
         # Made anew from the modality wherever the model is built: no part of the weights.
-        for name, array in {**near, "seen_N": seen_N, "near_N": reached(near["neighbour_NK"], seen_N, config.layers)}.items():
-            self.register_buffer(name, torch.from_numpy(array), persistent=False)
+        seen_N = front_N = np.concatenate([[False], modality.seen_N])
+        near_N = np.zeros(entities, bool)
+        for distance in range(config.layers):
+            hood = neighbourhoods(
+                modality.triples_E3,
+                entities,
+                len(modality.relations),
+                both_ways=config.both_ways,
+                most=config.farther if distance else config.neighbours,
+            )
+            front_N = np.isin(np.arange(entities), hood.neighbour_NK[front_N])
+            front_N[0] = False
+            near_N |= front_N
+            if distance < 2:
+                for name, array in hood._asdict().items():
+                    self.register_buffer(f"{name}_{distance}", torch.from_numpy(array), persistent=False)
+        self.register_buffer("seen_N", torch.from_numpy(seen_N), persistent=False)
+        self.register_buffer("near_N", torch.from_numpy(near_N), persistent=False)
         self.features: nn.Linear | None = None
         if modality.feature_names:
             self.register_buffer("features_NF", _standardised(modality.features_NF), persistent=False)
@@ -121,7 +133,7 @@ class SmallGraph(Encoder):
 
     @torch.no_grad()
     def fold(self) -> None:
-        every_N = torch.arange(len(self.neighbour_NK), device=self.any_D.device)
+        every_N = torch.arange(len(self.seen_N), device=self.any_D.device)
         self.table = torch.cat([self._tokens(some) for some in every_N.split(FOLDED_AT_ONCE)])
 
     def unfold(self) -> None:
@@ -138,14 +150,15 @@ class SmallGraph(Encoder):
         shares: list[Tensor] = []
         for distance in range(self.config.layers):
             here_BP = places[distance]
-            next_BPK = self.neighbour_NK[here_BP].long()
-            share_BPK = self.share_NK[here_BP]
-            if distance:  # from where the path came: each place has K places after it
-                before_BP = places[distance - 1].repeat_interleave(self.neighbour_NK.shape[1], dim=1)
+            hood = Neighbourhoods(*(self.get_buffer(f"{f}_{min(distance, 1)}") for f in Neighbourhoods._fields))
+            next_BPK = hood.neighbour_NK[here_BP].long()
+            share_BPK = hood.share_NK[here_BP]
+            if distance:  # not back to where the path came from
+                before_BP = places[distance - 1].repeat_interleave(here_BP.shape[1] // places[distance - 1].shape[1], 1)
                 share_BPK = torch.where(next_BPK == before_BP[:, :, None], 0.0, share_BPK)
             if self.training and self.config.edge_dropout:
                 share_BPK = F.dropout(share_BPK, self.config.edge_dropout)
-            relations.append(self.relation_NK[here_BP].long())
+            relations.append(hood.relation_NK[here_BP].long())
             shares.append(share_BPK)
             places.append(next_BPK.flatten(1))
         values = [self._own(places[0]), *(self._neighbour(p) for p in places[1:])]
@@ -181,13 +194,21 @@ class SmallGraph(Encoder):
         return out_BPD
 
 
+class Neighbourhoods(NamedTuple):
+    """Of every entity, each (N, K). `relation`: walked backwards, that of the edge + R. `share`: 1 over the neighbours
+    of that relation, 0 where there is no neighbour."""
+
+    neighbour_NK: Any
+    relation_NK: Any
+    share_NK: Any
+
+
 def neighbourhoods(
     triples_E3: np.ndarray, entities: int, relations: int, *, both_ways: bool, most: int
-) -> dict[str, np.ndarray]:
-    """Neighbours, relations (walked backwards: + `relations`) and shares of every entity, each (N, K), K at most `most`.
+) -> Neighbourhoods:
+    """numpy arrays, K at most `most`: of more neighbours, some drawn with a fixed seed are kept. Loops are left out.
 
-    Entity i of the triples is i + 1 here; 0 has no neighbour. A share is 1 over the neighbours of that relation that
-    are kept, 0 where there is none. Of more than `most` neighbours, some drawn with a fixed seed are kept."""
+    Entity i of the triples is i + 1 here; 0 has no neighbour."""
     head_E, relation_E, tail_E = triples_E3.T.astype(np.int64)
     loop_E = head_E == tail_E
     head_E, relation_E, tail_E = head_E[~loop_E] + 1, relation_E[~loop_E], tail_E[~loop_E] + 1
@@ -210,18 +231,7 @@ def neighbourhoods(
     _, pair_E, count = np.unique(of_E * (2 * relations) + kind_E, return_inverse=True, return_counts=True)
     neighbour_NK[of_E, rank_E], relation_NK[of_E, rank_E] = other_E, kind_E
     share_NK[of_E, rank_E] = 1.0 / count[pair_E]
-    return {"neighbour_NK": neighbour_NK, "relation_NK": relation_NK, "share_NK": share_NK}
-
-
-def reached(neighbour_NK: np.ndarray, seen_N: np.ndarray, steps: int) -> np.ndarray:
-    """(N,) bool: neighbours of training's entities, up to `steps` edges away: whose learned vectors training moves."""
-    out_N = np.zeros(len(seen_N), bool)
-    front = np.flatnonzero(seen_N)
-    for _ in range(steps):
-        new = np.unique(neighbour_NK[front])
-        front = new[(new != 0) & ~out_N[new]]
-        out_N[front] = True
-    return out_N
+    return Neighbourhoods(neighbour_NK, relation_NK, share_NK)
 
 
 def _standardised(features_NF: np.ndarray) -> Tensor:
