@@ -32,7 +32,11 @@ def write_club(folder: Path, rows: int = 400, *, seed: int = 0, hubs: int = 40, 
     folder.mkdir(parents=True, exist_ok=True)
     heads, relations, tails = zip(*[triples[i] for i in rng.permutation(len(triples))], strict=True)
     pl.DataFrame({"head": heads, "relation": relations, "tail": tails}).write_csv(folder / "triples.csv")
-    table = {"who": people[:rows], "noise": rng.normal(size=rows).round(3), "colour": [CLASSES[k] for k in label[:rows]]}
+    table = {
+        "who": people[:rows],
+        "noise": rng.normal(size=rows).round(3),
+        "colour": [CLASSES[k] for k in label[:rows]],
+    }
     pl.DataFrame(table).write_csv(folder / "table.csv")
     return folder / "table.csv"
 

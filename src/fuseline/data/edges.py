@@ -1,4 +1,7 @@
-"""A graph beside the table: edge lists and triples, and numbers about entities. Dimensions: N entities, E edges, F numbers."""
+"""A graph beside the table: edge lists and triples, and numbers about entities.
+
+Dimensions: N entities, E edges, F numbers of an entity.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fuseline.data.leaks import Leak
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError, closest
 
@@ -20,6 +24,8 @@ RELATIONS = ("relation", "predicate", "rel", "edge", "type")
 ALIKE = "edge"
 """the one relation of a file that names none"""
 MOST_EDGES = 20_000_000
+FEWEST_ROWS, SAID = 10, 0.9
+"""a relation gives the target away where so many rows have it, and of those this share has the target at its end"""
 
 
 @dataclass
@@ -118,7 +124,9 @@ def read_edges(
     return Edges(entities.to_list(), relations.to_list(), np.stack(columns, axis=1), notes)
 
 
-def read_features(path: Path, entity: str | None = None, where: str = "features") -> tuple[list[str], list[str], np.ndarray]:
+def read_features(
+    path: Path, entity: str | None = None, where: str = "features"
+) -> tuple[list[str], list[str], np.ndarray]:
     """Numbers about entities: (entities, names of the numbers, (N, F) float32 with NaN where absent).
 
     `entity`: the column of ids; default: the first one. Of an entity that stands twice, the first row counts.
@@ -165,42 +173,32 @@ def _index(names: pl.Series, known: pl.Series) -> np.ndarray:
     return names.cast(pl.Enum(known)).to_physical().to_numpy().astype(np.int32)
 
 
-@dataclass(frozen=True)
-class EdgeLeak:
-    """A relation that says the target."""
-
-    relation: str
-    rows: int
-    share: float
-    """of the rows whose entity has the relation: how many of them have the target at its other end"""
-
-
-def edge_leaks(
-    edges: Edges, entities: Sequence[str | None], targets: Sequence[str | None], *, fewest: int = 10, share: float = 0.9
-) -> list[EdgeLeak]:
+def edge_leaks(edges: Edges, column: str, entities: pl.Series, target: str, targets: pl.Series) -> list[Leak]:
     """Relations at whose other end the row's own target stands, for nearly all rows whose entity has them.
 
     Args:
-        entities, targets: of each row, as :func:`names_of` writes them.
-        fewest: rows that must have the relation.
-        share: of those rows, from which on it is a leak.
+        edges: its entities, relations and triples.
+        column, entities: of the entities, with the cells of some rows.
+        target, targets: of what is predicted, with the same rows' cells.
     """
     place = {name: i for i, name in enumerate(edges.entities)}
-    wanted = {t for t in targets if t is not None}
-    ends = {place[t] for t in wanted if t in place}
-    if not ends:
-        return []
+    pairs = zip(names_of(entities).to_list(), names_of(targets).to_list(), strict=True)
+    rows = [(place[e], place.get(t, -1)) for e, t in pairs if t is not None and e in place]
+    ends = np.unique([t for _, t in rows if t >= 0])
     out = []
-    rows = [(place[e], place.get(t, -1)) for e, t in zip(entities, targets, strict=True) if t is not None and e in place]
-    for number, name in enumerate(edges.relations):
+    for number, name in enumerate(edges.relations if len(ends) else ()):
         of_relation = edges.triples_E3[edges.triples_E3[:, 1] == number]
-        for here, there, words in ((0, 2, name), (2, 0, f"{name} (from the other end)")):
-            if not np.isin(of_relation[:, there], list(ends)).any():
+        for here, there in ((0, 2), (2, 0)):
+            if not np.isin(of_relation[:, there], ends).any():
                 continue
             having = set(of_relation[:, here].tolist())
-            pairs = set(map(tuple, of_relation[:, (here, there)].tolist()))
+            true = set(map(tuple, of_relation[:, (here, there)].tolist()))
             asked = [row for row in rows if row[0] in having]
-            hits = sum(row in pairs for row in asked)
-            if len(asked) >= fewest and hits >= share * len(asked):
-                out.append(EdgeLeak(words, hits, hits / len(asked)))
+            hits = sum(row in true for row in asked)
+            if len(asked) >= FEWEST_ROWS and hits >= SAID * len(asked):
+                message = (
+                    f"{column}: edges of the relation {name!r} say {target}, in {hits} of {len(asked)} training rows "
+                    "whose entity has one: take them out of the file, unless they are known before the answer is"
+                )
+                out.append(Leak(column, hits, [], message))
     return out

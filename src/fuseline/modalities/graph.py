@@ -19,29 +19,37 @@ from fuseline.modalities.tabular import read_category
 from fuseline.recipe import Frozen
 
 UNKNOWN = 0
-"""index of an entity that the graph does not hold; entity i of `entities` has i + 1"""
+"""place of an entity that the graph does not hold"""
 _FEW = 5000
 """entities up to which a hint looks for the nearest name"""
 
 
 class GraphConfig(Frozen):
     edges: str = Field(description="file of edges or triples (CSV, Parquet, ...), relative to the table's folder")
-    head: str | None = Field(None, description="its column of first ends; default: head, source, subject ... or the first")
+    head: str | None = Field(
+        None, description="its column of first ends; default: head, source, subject ... or the first"
+    )
     relation: str | None = Field(
         None, description="its column of relations; default: relation, predicate ... or the middle one of three"
     )
-    tail: str | None = Field(None, description="its column of second ends; default: tail, target, object ... or the last")
-    features: str | None = Field(None, description="file with an entity and numbers about it a row, also beside the table")
+    tail: str | None = Field(
+        None, description="its column of second ends; default: tail, target, object ... or the last"
+    )
+    features: str | None = Field(
+        None, description="file with an entity and numbers about it a row, also beside the table"
+    )
     entity: str | None = Field(None, description="column of the entities in `features`; default: its first")
     unknown: Literal["learned", "error"] = Field(
-        "learned", description="an entity that the graph does not hold: one vector for all such, with a note; or an error"
+        "learned",
+        description="an entity that the graph does not hold: one vector for all such, with a note; or an error",
     )
 
 
 class Entity(NamedTuple):
     """A parsed cell. `note` is said beside the row's answer."""
 
-    index: int
+    place: int
+    """0 for one that the graph does not hold; entity i of `entities` has i + 1"""
     name: str
     note: str = ""
 
@@ -50,12 +58,12 @@ class Graph:
     """A column of entity ids, and the edges between entities in a file beside the table.
 
     A cell is a text or an integer; 1, 1.0 and "1" are one entity. The state holds the graph, so that an encoder can be
-    built from it: `entities` (N names), `relations`, `triples_E3` (head, relation, tail; entities from 0),
-    `features_NF` (NaN where absent) with `feature_names`, and `seen_N`: which entities a training row had.
+    built from it: `entities` (N names), `relations`, `triples`, `features` with `feature_names`, `seen`.
     The exported model has what its encoder made of the graph inside.
     """
 
     Config: ClassVar[type[Frozen]] = GraphConfig
+    file: ClassVar[bool] = False
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.name = "graph"
@@ -82,7 +90,11 @@ class Graph:
         Raises FuselineError ``unsafe_path``, ``no_such_file``, ``missing_column``, ``bad_table`` on the files, and
         ``bad_table`` where no training row's entity is in the graph.
         """
-        from fuseline.data.edges import path_beside, read_edges, read_features  # polars: not needed where a model serves
+        from fuseline.data.edges import (
+            path_beside,
+            read_edges,
+            read_features,
+        )  # polars: not needed where a model serves
 
         column = only_column(columns)
         where = f"inputs.{column}.edges"
@@ -94,7 +106,9 @@ class Graph:
         features_NF = np.zeros((len(entities), 0), np.float32)
         if config.features is not None:
             where = f"inputs.{column}.features"
-            given, names, values = read_features(path_beside(config.features, media.folder, where), config.entity, where)
+            given, names, values = read_features(
+                path_beside(config.features, media.folder, where), config.entity, where
+            )
             known = set(entities)
             more = [name for name in given if name not in known]  # no edge, and yet something is known of them
             if more:
@@ -153,20 +167,23 @@ class Graph:
         return self._state
 
     @cached_property
-    def triples_E3(self) -> np.ndarray:
+    def triples(self) -> np.ndarray:
+        """(E, 3) int32: head, relation, tail; entities from 0."""
         return _unpacked(self._state["edges"], "<i4").reshape(-1, 3)
 
     @cached_property
-    def features_NF(self) -> np.ndarray:
+    def features(self) -> np.ndarray:
+        """(N, F) float32, NaN where absent."""
         return _unpacked(self._state["features"], "<f4").reshape(len(self.entities), len(self.feature_names))
 
     @cached_property
-    def seen_N(self) -> np.ndarray:
+    def seen(self) -> np.ndarray:
+        """(N,) bool: which entities a training row had."""
         return np.unpackbits(_unpacked(self._state["seen"], "u1"), count=len(self.entities)).astype(bool)
 
     @cached_property
-    def _degree_N(self) -> np.ndarray:
-        return np.bincount(self.triples_E3[:, (0, 2)].ravel(), minlength=len(self.entities))
+    def _degrees(self) -> np.ndarray:
+        return np.bincount(self.triples[:, (0, 2)].ravel(), minlength=len(self.entities))
 
     def parse(self, cells: Cells, media: MediaRoot) -> Entity | None:
         """The entity, or None. Raises FuselineError ``bad_cell`` on a list or bytes, and on an unknown entity where the
@@ -188,7 +205,7 @@ class Graph:
 
     def collate(self, values: Sequence[Entity | None]) -> dict[str, np.ndarray]:
         """`entity` (B,) int64: 0 for one that the graph does not hold, and where absent."""
-        return {"entity": np.array([UNKNOWN if v is None else v.index for v in values], dtype=np.int64)}
+        return {"entity": np.array([UNKNOWN if v is None else v.place for v in values], dtype=np.int64)}
 
     def arrays(self) -> dict[str, ArraySpec]:
         return {"entity": ArraySpec("int64", ("B",))}
@@ -202,9 +219,9 @@ class Graph:
 
     def summary(self, value: Entity) -> dict[str, float | str]:
         """Whether the graph holds it, and how many edges it has."""
-        if value.index == UNKNOWN:
+        if value.place == UNKNOWN:
             return {"in_graph": 0.0, "edges": 0.0}
-        return {"in_graph": 1.0, "edges": float(self._degree_N[value.index - 1])}
+        return {"in_graph": 1.0, "edges": float(self._degrees[value.place - 1])}
 
 
 def _packed(array: np.ndarray) -> str:

@@ -35,7 +35,10 @@ class SmallGraphConfig(Frozen):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside every layer")
     edge_dropout: float = Field(0.1, ge=0, lt=1, description="share of edges not seen while training")
     own_dropout: float = Field(
-        0.5, ge=0, lt=1, description="share of rows trained without their entity's own learned vector: by neighbours alone"
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of rows trained without their entity's own learned vector: by neighbours alone",
     )
     unknown: float = Field(0.02, ge=0, lt=1, description="share of entities taken as unknown while training")
 
@@ -88,11 +91,11 @@ class SmallGraph(Encoder):
         self.width = config.width
         entities, relations = 1 + len(modality.entities), len(modality.relations) * (1 + config.both_ways)
         # Made anew from the modality wherever the model is built: no part of the weights.
-        seen_N = front_N = np.concatenate([[False], modality.seen_N])
+        seen_N = front_N = np.concatenate([[False], modality.seen])
         near_N = np.zeros(entities, bool)
         for distance in range(config.layers):
             hood = neighbourhoods(
-                modality.triples_E3,
+                modality.triples,
                 entities,
                 len(modality.relations),
                 both_ways=config.both_ways,
@@ -108,7 +111,7 @@ class SmallGraph(Encoder):
         self.register_buffer("near_N", torch.from_numpy(near_N), persistent=False)
         self.features: nn.Linear | None = None
         if modality.feature_names:
-            self.register_buffer("features_NF", _standardised(modality.features_NF), persistent=False)
+            self.register_buffer("features_NF", _standardised(modality.features), persistent=False)
             self.features = nn.Linear(self.features_NF.shape[1], config.width)
         self.vectors = nn.Embedding(entities, config.width) if config.learned else None
         if self.vectors is not None:
@@ -134,7 +137,7 @@ class SmallGraph(Encoder):
     @torch.no_grad()
     def fold(self) -> None:
         every_N = torch.arange(len(self.seen_N), device=self.any_D.device)
-        self.table = torch.cat([self._tokens(some) for some in every_N.split(FOLDED_AT_ONCE)])
+        self.table = torch.cat([self._tokens(some) for some in torch.split(every_N, FOLDED_AT_ONCE)])
 
     def unfold(self) -> None:
         self.table = None
@@ -165,7 +168,7 @@ class SmallGraph(Encoder):
         tokens = [values[0][:, 0]]
         for number, layer in enumerate(self.rounds):
             values = [
-                layer(own_BPD, near.unflatten(1, (own_BPD.shape[1], -1)), relation_BPK, share_BPK)
+                layer(own_BPD, torch.unflatten(near, 1, (own_BPD.shape[1], -1)), relation_BPK, share_BPK)
                 for own_BPD, near, relation_BPK, share_BPK in zip(
                     values[: self.config.layers - number], values[1:], relations, shares, strict=False
                 )

@@ -49,9 +49,13 @@ class _GraphLinks(Encoder):
         super().__init__(config, modality)
         self.config = config
         self.width = config.width
-        self.column, self.entities, self.relations = modality.columns[0], len(modality.entities), len(modality.relations)
+        self.column, self.entities, self.relations = (
+            modality.columns[0],
+            len(modality.entities),
+            len(modality.relations),
+        )
         # Made anew from the modality wherever the model is built: no part of the weights.
-        self.register_buffer("triples_E3", torch.from_numpy(modality.triples_E3.copy()), persistent=False)
+        self.register_buffer("triples_E3", torch.from_numpy(modality.triples.copy()), persistent=False)
         parts = 1 if self.made is TransE else 2
         vectors = torch.randn(1 + self.entities, parts * config.size)  # until `begin`: row 0 is never looked at
         if config.fine_tune:
@@ -77,9 +81,7 @@ class _GraphLinks(Encoder):
                 if epoch % every == 0:
                     say(f"{self.column}: links, epoch {epoch} of {config.epochs}, loss {loss:.4f}")
 
-            train_links(
-                links, triples_E3, optimizer, epochs=config.epochs, batch_size=config.batch_size, told=told
-            )
+            train_links(links, triples_E3, optimizer, epochs=config.epochs, batch_size=config.batch_size, told=told)
         with torch.no_grad():
             found_NE = links.vectors().cpu()
             spread_E = found_NE.std(0, correction=0).clamp_min(1e-6)

@@ -60,7 +60,8 @@ class TransE(Links):
     def score(self, head_B: Tensor, relation_B: Tensor, tail_B: Tensor) -> Tensor:
         head_BD = F.normalize(self.entity(head_B), p=1, dim=-1)
         tail_BD = F.normalize(self.entity(tail_B), p=1, dim=-1)
-        return -(head_BD + self.relation(relation_B) - tail_BD).norm(p=1, dim=-1)
+        out: Tensor = -(head_BD + self.relation(relation_B) - tail_BD).abs().sum(dim=-1)
+        return out
 
     def loss(self, head_B: Tensor, relation_B: Tensor, tail_B: Tensor) -> Tensor:
         true_B = self.score(head_B, relation_B, tail_B)
@@ -87,7 +88,8 @@ class RotatE(Links):
         cos, sin = turn.cos(), turn.sin()
         re_BD = cos * head_re - sin * head_im - self.entity(tail_B)
         im_BD = cos * head_im + sin * head_re - self.entity_im(tail_B)
-        return self.margin - torch.linalg.vector_norm(torch.stack([re_BD, im_BD], dim=-1), dim=(-2, -1))
+        out: Tensor = self.margin - torch.linalg.vector_norm(torch.stack([re_BD, im_BD], dim=-1), dim=(-2, -1))
+        return out
 
     def vectors(self) -> Tensor:
         return torch.cat([self.entity.weight, self.entity_im.weight], dim=1)
@@ -108,7 +110,8 @@ class ComplEx(Links):
         turn_re, turn_im = self.relation(relation_B), self.relation_im(relation_B)
         tail_re, tail_im = self.entity(tail_B), self.entity_im(tail_B)
         re_BD = (head_re * turn_re - head_im * turn_im) * tail_re
-        return (re_BD + (head_im * turn_re + head_re * turn_im) * tail_im).sum(dim=-1)
+        out: Tensor = (re_BD + (head_im * turn_re + head_re * turn_im) * tail_im).sum(dim=-1)
+        return out
 
     def vectors(self) -> Tensor:
         return torch.cat([self.entity.weight, self.entity_im.weight], dim=1)
@@ -131,7 +134,7 @@ def train_links(
     for epoch in range(1, epochs + 1):
         total = torch.zeros((), device=triples_E3.device)
         order_E = torch.randperm(len(triples_E3), device=triples_E3.device)
-        for batch_B in order_E.split(batch_size):
+        for batch_B in torch.split(order_E, batch_size):
             head_B, relation_B, tail_B = triples_E3[batch_B].unbind(1)
             optimizer.zero_grad()
             loss = links.loss(head_B, relation_B, tail_B)
