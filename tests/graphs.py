@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +45,17 @@ def write_club(folder: Path, rows: int = 400, *, seed: int = 0, hubs: int = 40, 
 def torus(sides: tuple[int, ...] = (24, 25), *, share: float = 0.7, seed: int = 0) -> tuple[np.ndarray, int, int]:
     """Triples (E, 3) that rules explain, how many entities and how many relations: link prediction can be learned.
 
-    Entities are the places of a torus of `sides`; a relation is a step: +1, -1, +3 along each side, and one along both.
-    Of all true triples a random `share` is kept, in random order.
+    Entities are the places of a torus of `sides`, in shuffled order; a relation is a step: +1, -1, +3 along each side, one
+    along all of them, and a last one, of several tails, to every place a step along each side away (the corners). Of all
+    true triples a random `share` is kept, in random order.
     """
     rng = np.random.default_rng(seed)
     places = np.stack(np.meshgrid(*[np.arange(n) for n in sides], indexing="ij"), -1).reshape(-1, len(sides))
-    steps = [np.eye(len(sides), dtype=int)[k] * by for k in range(len(sides)) for by in (1, -1, 3)]
-    steps.append(np.ones(len(sides), dtype=int))
+    steps = [[np.eye(len(sides), dtype=int)[k] * by] for k in range(len(sides)) for by in (1, -1, 3)]
+    steps += [[np.ones(len(sides), dtype=int)], list(np.array(list(product((1, -1), repeat=len(sides)))))]
     number = rng.permutation(len(places))
     triples = []
-    for relation, step in enumerate(steps):
+    for relation, step in ((relation, step) for relation, several in enumerate(steps) for step in several):
         ends = np.ravel_multi_index(((places + step) % sides).T, sides)
         triples.append(np.stack([number, np.full(len(places), relation), number[ends]], axis=1))
     every = rng.permutation(np.concatenate(triples))

@@ -148,8 +148,8 @@ def test_edges_count_once_and_loops_stay(tmp_path: Path) -> None:
 def test_a_relation_that_says_the_target_is_a_leak(tmp_path: Path) -> None:
     people = [f"p{i}" for i in range(20)]
     team = ["red" if i % 2 else "blue" for i in range(20)]
-    text = "head,relation,tail\n" + "".join(f"{p},plays_for,{t}\n{p},near,p{i // 2}\n" for i, (p, t) in enumerate(zip(people, team, strict=True)))
-    (tmp_path / "t.csv").write_text(text, encoding="utf-8")
+    lines = [f"{p},plays_for,{t}\n{p},near,p{i // 2}" for i, (p, t) in enumerate(zip(people, team, strict=True))]
+    (tmp_path / "t.csv").write_text("\n".join(["head,relation,tail", *lines]), encoding="utf-8")
     edges = read_edges(tmp_path / "t.csv")
     [leak] = edge_leaks(edges, "who", pl.Series(people), "team", pl.Series(team))
     assert leak.count == 20

@@ -177,9 +177,11 @@ def edge_leaks(edges: Edges, column: str, entities: pl.Series, target: str, targ
     """Relations at whose other end the row's own target stands, for nearly all rows whose entity has them.
 
     Args:
-        edges: its entities, relations and triples.
-        column, entities: of the entities, with the cells of some rows.
-        target, targets: of what is predicted, with the same rows' cells.
+        edges: of the graph.
+        column: that names entities.
+        entities: its cells in some rows.
+        target: the column that is predicted.
+        targets: its cells in these rows.
     """
     place = {name: i for i, name in enumerate(edges.entities)}
     pairs = zip(names_of(entities).to_list(), names_of(targets).to_list(), strict=True)

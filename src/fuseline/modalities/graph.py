@@ -136,15 +136,17 @@ class Graph:
         if count and not seen_N.any():
             raise FuselineError(
                 "bad_table",
-                f"no training row's {column} is an entity of {config.edges}: {stranger!r} is none, {entities[0]!r} is one",
+                f"no training row's {column} is an entity of {config.edges}: {stranger!r} is none, "
+                f"{entities[0]!r} is one",
                 "are both written alike?",
                 column=column,
             )
         if not count:
             notes.append(f"{column}: no usable value in training")
+        kinds = f"{len(edges.relations)} relation{'s' if len(edges.relations) > 1 else ''}"
         notes.append(
-            f"{len(entities):,} entities, {len(edges.triples_E3):,} edges of {len(edges.relations)} "
-            f"{'relation' if len(edges.relations) == 1 else 'relations'}; training rows show {int(seen_N.sum()):,} entities"
+            f"{len(entities):,} entities, {len(edges.triples_E3):,} edges of {kinds}; training rows show "
+            f"{int(seen_N.sum()):,} entities"
         )
         state = {
             "config": config.model_dump(mode="json"),

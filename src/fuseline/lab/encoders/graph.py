@@ -44,8 +44,8 @@ class SmallGraphConfig(Frozen):
 
 
 class Relational(nn.Module):
-    """One layer of an R-GCN: `W0 x_i + sum_r 1/|N_r(i)| sum_j W_r x_j`, `W_r = sum_z a_rz V_z` (Schlichtkrull et al.
-    2018, "Modeling Relational Data with Graph Convolutional Networks", equations 2 and 3), with a residual and a norm."""
+    """One layer of an R-GCN, `W0 x_i + sum_r 1/|N_r(i)| sum_j W_r x_j` with `W_r = sum_z a_rz V_z`, then a residual and
+    a norm (Schlichtkrull et al. 2018, "Modeling Relational Data with Graph Convolutional Networks", equations 2, 3)."""
 
     def __init__(self, width: int, relations: int, bases: int, dropout: float) -> None:
         super().__init__()
@@ -73,8 +73,8 @@ class SmallGraph(Encoder):
     Representation Learning on Large Graphs"). No path goes back where it came from: the entity's own vector would come
     back as if its neighbours had said it.
 
-    An entity that no training row showed has no learned vector of its own, as none has in `own_dropout` of the rows. The
-    exported graph holds the tokens of every entity as a table.
+    An entity that no training row showed has no learned vector of its own, as none has in `own_dropout` of the rows.
+    The exported graph holds the tokens of every entity as a table.
     """
 
     Config: ClassVar[type[Frozen]] = SmallGraphConfig

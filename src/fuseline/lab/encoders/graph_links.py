@@ -37,8 +37,8 @@ class LinksConfig(Frozen):
 
 
 class _GraphLinks(Encoder):
-    """Abstract. In: `entity` int64 (B,), 0 for one that the graph does not hold. Out: one token (B, 1, D): two layers over the
-    vector that :func:`train_links` gave the entity."""
+    """Abstract. In: `entity` int64 (B,), 0 for one that the graph does not hold. Out: one token (B, 1, D): two layers
+    over the vector that :func:`train_links` gave the entity."""
 
     Config: ClassVar[type[Frozen]] = LinksConfig
     made: ClassVar[type[Links]]

@@ -148,7 +148,7 @@ def train_links(
 
 
 class Ranks(NamedTuple):
-    """Of the true tail among all entities, over triples: mean reciprocal rank and the share ranked 1, 3, 10 or better."""
+    """Of the true tail among all entities, over triples: mean reciprocal rank, and shares ranked 1, 3, 10 or better."""
 
     mrr: float
     hits1: float
