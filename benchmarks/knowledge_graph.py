@@ -1,12 +1,12 @@
 """Graphs: a label that only the edges reveal, and link prediction beside torch-geometric's own.
 
-With `--labels`: people in clubs of a colour that no file says (`tests/graphs.py: write_club`), 4 classes, each person in
-one row; trained with the graph (every encoder), and without it (the id as a category). Test accuracy over seeds.
+With `--labels`: people in clubs of a colour that no file says (`tests/graphs.py: write_club`), 4 classes, each person
+in one row; trained with the graph (every encoder), and without it (the id as a category). Test accuracy over seeds.
 
-Without: triples that rules explain (`tests/graphs.py: torus`), 80 % to learn from, 10 % held out. Our TransE, RotatE and
-ComplEx against `torch_geometric.nn.kge`, which is trained with its own loader, loop and `test` as in its example
-(examples/kge_fb15k_237.py): same triples, seeds, epochs, batch and optimiser. Mean reciprocal rank of the true tail among
-all entities: unfiltered, as that `test` computes it, and filtered for ours.
+Without: triples that rules explain (`tests/graphs.py: torus`), 80 % to learn from, 10 % held out. Our TransE, RotatE
+and ComplEx against `torch_geometric.nn.kge`, which is trained with its own loader, loop and `test` as in its example
+(examples/kge_fb15k_237.py): same triples, seeds, epochs, batch and optimiser. Mean reciprocal rank of the true tail
+among all entities: unfiltered, as that `test` computes it, and filtered for ours.
 
     python benchmarks/knowledge_graph.py --seeds 3
     python benchmarks/knowledge_graph.py --labels --seeds 3

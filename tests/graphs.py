@@ -45,9 +45,9 @@ def write_club(folder: Path, rows: int = 400, *, seed: int = 0, hubs: int = 40, 
 def torus(sides: tuple[int, ...] = (24, 25), *, share: float = 0.7, seed: int = 0) -> tuple[np.ndarray, int, int]:
     """Triples (E, 3) that rules explain, how many entities and how many relations: link prediction can be learned.
 
-    Entities are the places of a torus of `sides`, in shuffled order; a relation is a step: +1, -1, +3 along each side, one
-    along all of them, and a last one, of several tails, to every place a step along each side away (the corners). Of all
-    true triples a random `share` is kept, in random order.
+    Entities are the places of a torus of `sides`, in shuffled order; a relation is a step: +1, -1, +3 along each side,
+    one along all of them, and a last one, of several tails, to every place a step along each side away (the corners).
+    Of all true triples a random `share` is kept, in random order.
     """
     rng = np.random.default_rng(seed)
     places = np.stack(np.meshgrid(*[np.arange(n) for n in sides], indexing="ij"), -1).reshape(-1, len(sides))

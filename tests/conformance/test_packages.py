@@ -31,6 +31,7 @@ BAD: dict[str, Any] = {
     "audio": b"no sound",
     "tabular": "neither a number nor a date",
     "graph": ["a", "list"],
+    "timeseries": [1.0, "two"],
 }
 
 
@@ -110,5 +111,4 @@ def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]
 def _numbers(answer: dict[str, Any]) -> list[float]:
     if "probabilities" in answer:
         return list(answer["probabilities"].values())
-    value = answer["value"]
-    return list(value.values()) if isinstance(value, dict) else [value]
+    return checks.numbers(answer["value"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular", "graph")
+MODALITIES = ("text", "image", "audio", "tabular", "timeseries", "graph")
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -33,5 +33,9 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.graph import Graph
 
             return Graph
+        case "timeseries":
+            from fuseline.modalities.timeseries import TimeSeries
+
+            return TimeSeries
         case _:
             raise unknown_kind("modality", name, MODALITIES)

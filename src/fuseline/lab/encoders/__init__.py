@@ -11,6 +11,7 @@ ENCODERS = {
     "audio": ("small", "hf"),
     "tabular": ("small",),
     "graph": ("small", "transe", "rotate", "complex"),
+    "timeseries": ("small", "sensors"),
 }
 
 
@@ -73,5 +74,13 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.graph_links import GraphComplEx
 
             return GraphComplEx
+        case "timeseries", "small":
+            from fuseline.lab.encoders.timeseries import SmallTimeSeries
+
+            return SmallTimeSeries
+        case "timeseries", "sensors":
+            from fuseline.lab.encoders.timeseries import Sensors
+
+            return Sensors
         case _:
             raise unknown_kind(f"{modality} encoder", kind, ENCODERS.get(modality, ()))
