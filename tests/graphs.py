@@ -12,13 +12,13 @@ CLASSES = ("amber", "blue", "coral", "dun")
 
 
 def write_club(folder: Path, rows: int = 400, *, seed: int = 0, hubs: int = 40, strangers: int = 40) -> Path:
-    """People, and the clubs that they belong to; table.csv, triples.csv and clubs.csv in `folder`.
+    """People, and the clubs that they belong to; table.csv, triples.csv and later.csv in `folder`.
 
     Each of `hubs` clubs has a colour, one of four, which no file says. A person's label is the colour of three of the
     four clubs that they are a member of; the fourth has any colour. Beside it each `admires` two clubs of any colour:
     only the relation tells such an edge from a membership. Ids are shuffled, so that neither they nor their order tell
     anything; the column `noise` is noise. Every person has one row and so no person of a test row was trained on.
-    `strangers` more people have edges and no row. The best possible accuracy is 1.
+    `strangers` more people have edges, and rows in later.csv only. The best possible accuracy is 1.
     """
     rng = np.random.default_rng(seed)
     colour = rng.permutation(np.arange(hubs) % len(CLASSES))
@@ -33,12 +33,10 @@ def write_club(folder: Path, rows: int = 400, *, seed: int = 0, hubs: int = 40, 
     folder.mkdir(parents=True, exist_ok=True)
     heads, relations, tails = zip(*[triples[i] for i in rng.permutation(len(triples))], strict=True)
     pl.DataFrame({"head": heads, "relation": relations, "tail": tails}).write_csv(folder / "triples.csv")
-    table = {
-        "who": people[:rows],
-        "noise": rng.normal(size=rows).round(3),
-        "colour": [CLASSES[k] for k in label[:rows]],
-    }
-    pl.DataFrame(table).write_csv(folder / "table.csv")
+    noise = rng.normal(size=len(people)).round(3)
+    table = pl.DataFrame({"who": people, "noise": noise, "colour": [CLASSES[k] for k in label]})
+    table[:rows].write_csv(folder / "table.csv")
+    table[rows:].write_csv(folder / "later.csv")
     return folder / "table.csv"
 
 
