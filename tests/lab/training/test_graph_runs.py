@@ -10,7 +10,12 @@ import pytest
 from graphs import CLASSES, write_club
 
 from fuseline import api
+from fuseline.data.table import Table
+from fuseline.lab.compress.subject import open_subject
 from fuseline.lab.encoders.graph_links import GraphTransE
+from fuseline.lab.training.cache import Cache
+from fuseline.package import read_package
+from fuseline.progress import Silent
 
 NOISE = {"modality": "tabular", "columns": {"noise": "number"}}
 LEAN = {"bootstrap": 0, "degradation": False, "export": False, "report": False}
@@ -55,6 +60,8 @@ def test_only_the_graph_reveals_the_label(tmp_path: Path) -> None:
     right = [a.value == c for a, c in zip(answers, later["colour"], strict=True)]
     assert sum(right) > 0.9 * len(right), "people of no training row, whose edges were known"
     assert not any(a.notes for a in answers)
+    subject = open_subject(read_package(run.package), Table.open(table), cache=Cache(16), voice=Silent())
+    assert subject.names == ("noise", "who"), "a package can be built again: the checks inside compared answers"
     [stranger, without] = predictor.predict([{"who": "eve"}, {"noise": 0.0}])
     assert (stranger.used, stranger.notes) == (("who",), ["who is no entity of the graph: 'eve'"])
     assert stranger.value in CLASSES
