@@ -33,7 +33,7 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
     if isinstance(modality, Tabular):
         return _record(modality, rng)
     if isinstance(modality, Graph):
-        return {modality.columns[0]: str(rng.choice(modality.entities))}
+        return {modality.columns[0]: modality.entities[int(rng.integers(len(modality.entities)))]}
     column = modality.columns[0]
     match modality.name:
         case "text":
