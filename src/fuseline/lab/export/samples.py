@@ -43,7 +43,14 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
             return {column: picture(rng, int(rng.integers(80, 400)), int(rng.integers(80, 400)), "PNG")}
         case "audio":
             return {column: sound(rng, modality.config.sample_rate, _seconds(modality, rng))}  # type: ignore[attr-defined]
+        case "timeseries":
+            return {column: _series(modality, rng)}
     return {}
+
+
+def _series(modality: Any, rng: np.random.Generator) -> list[list[float]]:
+    numbers_LC = rng.normal(modality.mean, modality.std, (modality.length, modality.size_C))
+    return [[float(f"{n:.6g}") for n in step] for step in numbers_LC.tolist()]
 
 
 def picture(rng: np.random.Generator, width: int, height: int, kind: str, mode: str = "RGB") -> bytes:
