@@ -21,6 +21,7 @@ INPUTS: dict[str, dict[str, Any]] = {
         "columns": {"age": "number", "sex": "category", "smoker": "boolean", "seen": "date"},
         "encoder": {"kind": "small"},
     },
+    "who": {"modality": "graph", "edges": "triples.csv", "encoder": {"kind": "small"}},
     "pulse": {"modality": "timeseries", "length": 12, "encoder": {"kind": "small", "width": 32, "layers": 1}},
 }
 FEW = ("picture", "note", "sound", "vitals")
@@ -56,6 +57,20 @@ def note(rng: np.random.Generator, label: int) -> str:
     return " ".join(str(rng.choice(words)) for _ in range(int(rng.integers(1, 5))))
 
 
+def write_triples(path: Path, entities: int = 20) -> None:
+    """A graph of the entities e0, e1 ...: a ring, and a star around each fifth."""
+    rows = [(f"e{i}", "next", f"e{(i + 1) % entities}") for i in range(entities)]
+    rows += [(f"e{i}", "knows", f"e{i // 5 * 5}") for i in range(entities) if i % 5]
+    pl.DataFrame(rows, schema=["head", "relation", "tail"], orient="row").write_csv(path)
+
+
+def entity(row: int, seed: int, absent: float) -> str | None:
+    """Now and then one that the graph does not hold."""
+    if np.random.default_rng([seed, row]).random() < absent:
+        return None
+    return "stranger" if row % 11 == 10 else f"e{7 * row % 20}"
+
+
 def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0.33) -> Path:
     """Write table.csv with pictures and sounds beside it; columns as INPUTS read them; `sick`, `score` to predict."""
     rng = np.random.default_rng(seed)
@@ -78,8 +93,10 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
         for key in row:
             if rng.random() < absent:
                 row[key] = None
+        row["who"] = entity(i, seed, absent)
         row |= {"patient": i // 2, "sick": "yes" if label else "no", "score": round(label * 5 + float(rng.normal()), 3)}
         out.append(row)
+    write_triples(folder / "triples.csv")
     path = folder / "table.csv"
     pl.DataFrame(out, infer_schema_length=None).write_csv(path)
     return path

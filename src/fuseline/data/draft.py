@@ -11,7 +11,7 @@ from fuseline.data.infer import Column, Inferred
 from fuseline.errors import FuselineError
 
 TABULAR = ("number", "category", "boolean", "date")
-MEDIA = ("text", "image", "audio")
+MEDIA = ("text", "image", "audio", "graph")
 
 
 def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
@@ -56,6 +56,8 @@ def _inputs(columns: list[Column]) -> Iterable[str]:
             yield f"    modality: {column.kind}"
             if name != column.name:
                 yield f"    column: {scalar(column.name)}"
+            if column.edges is not None:
+                yield f"    edges: {scalar(column.edges)}"
     leaks = [c for c in columns if c.kind == "leak"]
     if tabular:
         yield f"  {_input_name('tabular', taken)}:"

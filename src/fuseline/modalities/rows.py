@@ -50,7 +50,8 @@ class RowParser:
     def parse_input(self, name: str, cells: Cells, media: MediaRoot) -> tuple[Any | None, str]:
         """One input's value and what is to be said of it. Raises FuselineError where the recipe says `error`."""
         try:
-            return self.modalities[name].parse(cells, media), ""
+            value = self.modalities[name].parse(cells, media)
+            return value, str(getattr(value, "note", ""))  # a modality may have something to say of a value
         except FuselineError as error:
             if error.code != "bad_cell" or self.recipe.inputs[name].on_bad_cell == "error":
                 raise

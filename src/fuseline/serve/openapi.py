@@ -25,6 +25,8 @@ def column_schema(column: ColumnInfo) -> dict[str, Any]:
             }
             if column.values:
                 out["examples"] = list(column.values[:20])
+        case "graph":
+            out = {"type": ["string", "integer", "null"], "description": "the id of an entity of the model's graph"}
         case "image" | "audio":
             what = MEDIA[column.kind]
             text = f"a {what}: base64 text or a data URI (in a form: a file). Never a path or a URL"

@@ -12,6 +12,7 @@ import soundfile
 from PIL import Image as Pillow
 
 from fuseline.modalities import MediaRoot, Modality
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.modalities.tabular import Tabular
 from fuseline.modalities.text import Text
@@ -31,6 +32,8 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
     """One input's cells. {} for a modality that this file does not know: it stays absent."""
     if isinstance(modality, Tabular):
         return _record(modality, rng)
+    if isinstance(modality, Graph):
+        return {modality.columns[0]: modality.entities[int(rng.integers(len(modality.entities)))]}
     column = modality.columns[0]
     match modality.name:
         case "text":

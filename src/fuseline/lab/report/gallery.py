@@ -16,6 +16,7 @@ from PIL import Image
 
 from fuseline.data.series import read_series
 from fuseline.errors import FuselineError
+from fuseline.lab.report.neighbours import Neighbours
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
 from fuseline.lab.report.words import clean, fmt, percent
 from fuseline.modalities.base import MediaRoot
@@ -99,7 +100,8 @@ def gallery(files: RunFiles) -> Gallery | None:
     rows = ranked.head(MOST).to_dicts()
     shown, why = _cells(files, [int(r["row"]) for r in rows])
     media, budget = MediaRoot(_media_root(files)), _Budget()
-    cards = [_card(files, row, cells, media, budget) for row, cells in zip(rows, shown, strict=True)]
+    near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
+    cards = [_card(files, row, cells, media, budget, near) for row, cells in zip(rows, shown, strict=True)]
     return Gallery(f"{sentence} {why}".strip(), cards)
 
 
@@ -179,7 +181,9 @@ def _windows(files: RunFiles) -> WindowSpec | None:
     return None if found is None else read_options(WindowSpec, mapping(found), "table.windows")
 
 
-def _card(files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: MediaRoot, budget: _Budget) -> Card:
+def _card(
+    files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: MediaRoot, budget: _Budget, near: Neighbours
+) -> Card:
     used = _json(row.get("used"))
     absent = frozenset(_absent_words(files))
     views = []
@@ -189,6 +193,8 @@ def _card(files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: Me
             views.append(CellView(clean(name, 60), absent=True))
             continue
         views.append(_view(name, modality, present, len(names), media, budget))
+        if modality == "graph":
+            views[-1].note = near.of(name, next(iter(present.values())))
         if isinstance(used, list) and name not in used:
             views[-1].note = " · ".join(n for n in (views[-1].note, "not used") if n)
     return Card(

@@ -28,6 +28,7 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "image": ("BYTES",),
     "audio": ("BYTES",),
     "date": ("BYTES",),
+    "graph": ("BYTES", *_INTEGERS),
     "category": ("BYTES", *_INTEGERS, "BOOL"),
     "boolean": ("BOOL", "BYTES", *_INTEGERS),
     "number": ("FP32", *(t for t in _FLOATS if t != "FP32"), *_INTEGERS, "BYTES"),
