@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular")
+MODALITIES = ("text", "image", "audio", "tabular", "video", "images", "texts")
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -29,5 +29,17 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.tabular import Tabular
 
             return Tabular
+        case "video":
+            from fuseline.modalities.video import Video
+
+            return Video
+        case "images":
+            from fuseline.modalities.several import Images
+
+            return Images
+        case "texts":
+            from fuseline.modalities.several import Texts
+
+            return Texts
         case _:
             raise unknown_kind("modality", name, MODALITIES)

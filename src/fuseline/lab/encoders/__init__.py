@@ -10,7 +10,11 @@ ENCODERS = {
     "image": ("small", "efficientnet-lite0", "vgg", "hf"),
     "audio": ("small", "hf"),
     "tabular": ("small",),
+    "video": ("small", "hf"),
 }
+SETS = {"images": "image", "texts": "text"}
+"""modalities whose cells hold several items, and whose encoder it is that each item goes through"""
+ENCODERS |= {name: ENCODERS[item] for name, item in SETS.items()}
 
 
 def encoder_class(modality: str, kind: str) -> type[Encoder]:
@@ -56,5 +60,17 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.tabular import SmallTabular
 
             return SmallTabular
+        case "video", "small":
+            from fuseline.lab.encoders.video import SmallVideo
+
+            return SmallVideo
+        case "video", "hf":
+            from fuseline.lab.encoders.video import HFVideo
+
+            return HFVideo
+        case _ if modality in SETS and kind in ENCODERS[modality]:
+            from fuseline.lab.encoders.several import several
+
+            return several(encoder_class(SETS[modality], kind))
         case _:
             raise unknown_kind(f"{modality} encoder", kind, ENCODERS.get(modality, ()))
