@@ -46,7 +46,7 @@ class Input(BaseModel):
     """One modality of the model: a column (or, for `tabular`, a group of columns) and its encoder."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
-    modality: str = Field(description="text, image, audio or tabular")
+    modality: str = Field(description="text, image, audio, tabular, video; images, texts: several a row")
     column: str | None = Field(None, description="the table's column; default: the input's own name")
     columns: dict[str, str] | None = Field(
         None, description="tabular only: column -> number, category, boolean or date"

@@ -11,8 +11,10 @@ from fuseline.modalities import Modality
 from fuseline.modalities.audio import HOP, Audio
 from fuseline.modalities.dates import DAY_PARTS, HOUR_PARTS
 from fuseline.modalities.image import Image
+from fuseline.modalities.several import SEVERAL, Several
 from fuseline.modalities.tabular import ABSENT, LARGEST, OTHER, Tabular
 from fuseline.modalities.text import Text
+from fuseline.modalities.video import Video
 
 RESIZE = {
     "stretch": "scale it to {0} x {0} whatever its shape",
@@ -45,6 +47,10 @@ def describe(modality: Modality, tokenizer: str) -> dict[str, Any]:
             return _audio(modality)
         case Tabular():
             return _tabular(modality)
+        case Video():
+            return _video(modality)
+        case Several():
+            return _several(modality, tokenizer)
     return {
         "prepare": [f"as fuseline's modality {modality.name} does; this export has no words for it"],
         "absent": "any valid array, and `present` false",
@@ -91,6 +97,46 @@ def _image(m: Image) -> dict[str, Any]:
         "arrays": {"pixels": "height, width, red-green-blue"},
         "size": size,
         "resize": m.config.resize,
+    }
+
+
+def _video(m: Video) -> dict[str, Any]:
+    count, size = m.config.frames, m.config.size
+    return {
+        "prepare": [
+            f"take the clip's first {m.config.seconds:g} seconds (its whole length L where it is shorter) and, for i = "
+            f"0..{count - 1}, the frame that stands at (i + 1/2) L / {count}; where that is the same frame as before, "
+            "it is taken once; rotation is applied",
+            f"of a list of pictures, {m.config.rate:g} of which are a second, evenly spaced ones, at most {count}",
+            f"of each frame: {RESIZE[m.config.resize].format(size)}; bilinear with antialiasing (Pillow's BILINEAR); "
+            "red, green, blue, 0..255, rows from the top",
+            f"fewer than {count} frames are followed by the last one, with its seconds, `real` false",
+        ],
+        "absent": "frames all 0, seconds 0, `real` true for the first frame only",
+        "arrays": {
+            "frames": "frame, height, width, red-green-blue",
+            "seconds": "when each frame stands, from the clip's start",
+            "real": "which frames the clip has",
+        },
+        "frames": count,
+        "size": size,
+        "resize": m.config.resize,
+    }
+
+
+def _several(m: Several, tokenizer: str) -> dict[str, Any]:
+    item = describe(m.item, tokenizer)
+    arrays = {key: f"item, then: {words}" for key, words in item["arrays"].items()}
+    return {
+        **item,
+        "prepare": [
+            f"the cell's items that are not absent, at most the first {m.limit}; of each:",
+            *item["prepare"],
+            "rows of fewer items than the longest row of the batch are followed by absent ones, `several` false",
+        ],
+        "absent": f"one absent item ({item['absent']}), `several` true for it",
+        "arrays": {**arrays, SEVERAL: "which items the row has"},
+        "several": m.limit,
     }
 
 

@@ -13,8 +13,10 @@ from PIL import Image as Pillow
 
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.rows import RowParser
+from fuseline.modalities.several import Items, Several
 from fuseline.modalities.tabular import Tabular
 from fuseline.modalities.text import Text
+from fuseline.modalities.video import Clip, Video
 
 WORDS = "a patient of 64 years with fever and a dry cough since 3 days; clear on both sides, no change seen (so far)"
 
@@ -31,6 +33,9 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
     """One input's cells. {} for a modality that this file does not know: it stays absent."""
     if isinstance(modality, Tabular):
         return _record(modality, rng)
+    if isinstance(modality, Several):
+        count = int(rng.integers(2, modality.limit + 1))
+        return {modality.columns[0]: [next(iter(made_cells(modality.item, rng).values())) for _ in range(count)]}
     column = modality.columns[0]
     match modality.name:
         case "text":
@@ -40,7 +45,18 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
             return {column: picture(rng, int(rng.integers(80, 400)), int(rng.integers(80, 400)), "PNG")}
         case "audio":
             return {column: sound(rng, modality.config.sample_rate, _seconds(modality, rng))}  # type: ignore[attr-defined]
+        case "video":
+            return {column: video(rng, int(rng.integers(80, 200)), int(rng.integers(80, 200)), 12)}
     return {}
+
+
+def video(rng: np.random.Generator, width: int, height: int, count: int) -> bytes:
+    """A picture that slides, as an animated GIF."""
+    still = Pillow.open(io.BytesIO(picture(rng, width, height, "PNG")))
+    moved = [still.rotate(0, translate=(4 * i, 0)) for i in range(count)]
+    file = io.BytesIO()
+    moved[0].save(file, "GIF", save_all=True, append_images=moved[1:], duration=100)
+    return file.getvalue()
 
 
 def picture(rng: np.random.Generator, width: int, height: int, kind: str, mode: str = "RGB") -> bytes:
@@ -88,11 +104,23 @@ def _record(modality: Tabular, rng: np.random.Generator) -> dict[str, Any]:
     return cells
 
 
-def made_value(modality: Modality, length: int | None, rng: np.random.Generator) -> Any:
+def made_value(
+    modality: Modality, length: int | None, rng: np.random.Generator, others: Mapping[str, int] | None = None
+) -> Any:
     """A parsed value, random, of `length` where the modality has lengths (tokens, samples); None where unknown.
 
-    Raises nothing: whatever it gives, `modality.collate` accepts.
+    `others`: further lengths by letter, where it has more than one. Raises nothing: whatever it gives,
+    `modality.collate` accepts.
     """
+    if isinstance(modality, Several) and length is not None:
+        longest = next(iter((others or {}).values()), None)
+        least = next((low for low, _ in modality.item.lengths.values()), 1)
+        sizes = [longest if i == 0 or longest is None else int(rng.integers(least, longest + 1)) for i in range(length)]
+        return Items(tuple(made_value(modality.item, size, rng) for size in sizes))
+    if isinstance(modality, Video):
+        count, side = int(rng.integers(1, modality.config.frames + 1)), modality.config.size
+        pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return Clip(pixels, np.linspace(0, 1, count, dtype=np.float32))
     match modality.name:
         case "text" if length is not None:
             assert isinstance(modality, Text)
