@@ -143,6 +143,9 @@ async def _row_of(form: FormData, info: ModelInfo) -> tuple[list[Row], bool]:
             contributions = cell == "true"
         else:
             row[name] = cell if name not in sets else [*row.get(name, ()), cell]
+    for name in sets & row.keys():
+        if len(row[name]) == 1:  # one item, or the text of a JSON list
+            [row[name]] = row[name]
     return [row], contributions
 
 

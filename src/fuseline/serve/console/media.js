@@ -86,7 +86,7 @@ export function mediaControl(column, id, changed) {
     input, said, shown);
   acceptDrops(zone, take);
   zone.addEventListener("fuseline-paste", (event) => take(event.detail));
-  zone.dataset.kind = kind;
+  zone.dataset.kind = kind === "images" ? "image" : kind;
   return {
     node: zone,
     focus: input,
