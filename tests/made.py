@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ INPUTS: dict[str, dict[str, Any]] = {
         "columns": {"age": "number", "sex": "category", "smoker": "boolean", "seen": "date"},
         "encoder": {"kind": "small"},
     },
+    "clip": {"modality": "video", "size": 16, "frames": 3, "encoder": {"kind": "small"}},
+    "photos": {"modality": "images", "size": 16, "several": 3, "encoder": {"kind": "small"}},
+    "remarks": {"modality": "texts", "max_length": 8, "vocab_size": 300, "several": 3, "encoder": {"kind": "small"}},
 }
 
 
@@ -44,6 +48,18 @@ def sound(rng: np.random.Generator, label: int, rate: int = 8000) -> bytes:
     return file.getvalue()
 
 
+def clip(label: int, start: int, frames: int = 5) -> bytes:
+    """A bar that goes right or left, as an animated GIF; one frame does not say which."""
+    pixels = np.zeros((frames, 24, 32), dtype=np.uint8)
+    for i in range(frames):
+        at = (start + (3 * i if label else -3 * i)) % 32
+        pixels[i, :, at : at + 4] = 220
+    first, *rest = (Image.fromarray(p) for p in pixels)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=200)
+    return file.getvalue()
+
+
 def note(rng: np.random.Generator, label: int) -> str:
     words = ["calm breath", "clear lungs", "ruhig"] if label == 0 else ["heavy cough", "fever again", "咳嗽"]
     return " ".join(str(rng.choice(words)) for _ in range(int(rng.integers(1, 5))))
@@ -51,7 +67,7 @@ def note(rng: np.random.Generator, label: int) -> str:
 
 def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0.33) -> Path:
     """Write table.csv with pictures and sounds beside it; columns as INPUTS read them; `sick`, `score` to predict."""
-    rng = np.random.default_rng(seed)
+    rng, more = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     (folder / "media").mkdir(parents=True, exist_ok=True)
     out: list[dict[str, Any]] = []
     for i in range(rows):
@@ -70,11 +86,23 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
         for key in row:
             if rng.random() < absent:
                 row[key] = None
+        row |= _more(folder, i, label, absent, more)
         row |= {"patient": i // 2, "sick": "yes" if label else "no", "score": round(label * 5 + float(rng.normal()), 3)}
         out.append(row)
     path = folder / "table.csv"
     pl.DataFrame(out, infer_schema_length=None).write_csv(path)
     return path
+
+
+def _more(folder: Path, i: int, label: int, absent: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Cells that no test before them knows: drawn apart, so that the others stay as they are."""
+    (folder / f"media/{i}.gif").write_bytes(clip(label, int(rng.integers(32))))
+    row: dict[str, Any] = {
+        "clip": f"media/{i}.gif",
+        "photos": ";".join(f"media/{j}.png" for j in range(i, -1, -2)[: int(rng.integers(1, 4))]),
+        "remarks": json.dumps([note(rng, label) for _ in range(int(rng.integers(1, 4)))]),
+    }
+    return {key: None if rng.random() < absent else cell for key, cell in row.items()}
 
 
 def recipe(table: Path | None = None, **changes: Any) -> dict[str, Any]:

@@ -29,6 +29,9 @@ BAD: dict[str, Any] = {
     "text": ["a", "list"],
     "image": b"no picture",
     "audio": b"no sound",
+    "video": b"no video",
+    "images": [b"no picture", b"nor this"],
+    "texts": ["a text", ["a", "list"]],
     "tabular": "neither a number nor a date",
 }
 
