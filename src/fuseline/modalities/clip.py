@@ -11,6 +11,7 @@ addresses, are no video here.
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -159,20 +160,38 @@ def _index(file: Any, stream: Any, data: bytes, kind: str, limits: Limits) -> _I
     times -= start
     cut = cut or bool(times[-1] >= limits.seconds)
     if not cut:
-        _whole(file, stream, data, kind, len(stamps), max(end, start + float(times[-1]) + last))
+        _whole(file, data, kind, pause, max(end, start + float(times[-1]) + last))
     times = times[times < limits.seconds]
     return _Index(times, start, float(min(times[-1] + max(last, 1e-3), limits.seconds)), cut)
 
 
-def _whole(file: Any, stream: Any, data: bytes, kind: str, count: int, end: float) -> None:
-    """Raises where a header announces more than is there."""
-    if stream.frames and count < 0.9 * stream.frames - 1:
-        raise _Unreadable(f"announces {stream.frames} frames, {count} are there")
+def _whole(file: Any, data: bytes, kind: str, pause: float, end: float) -> None:
+    """Raises where a file says that it is larger or longer than what is there."""
     claimed = (file.duration or 0) / 1e6
-    if kind == "matroska" and end < 0.9 * claimed - 0.1:
+    if kind == "matroska" and end < 0.98 * claimed - 2 * max(pause, 0.02):
         raise _Unreadable(f"announces {claimed:.3g} seconds, {end:.3g} are there")
+    size = _announced(data, kind)
+    if size > len(data):
+        raise _Unreadable(f"announces {size:,} bytes, {len(data):,} are there")
     if kind == "gif" and not data.rstrip(b"\0\r\n").endswith(b";"):
         raise _Unreadable("ends before its end mark")
+
+
+def _announced(data: bytes, kind: str) -> int:
+    """Bytes that the outermost boxes of the file add up to; 0 where they do not say."""
+    if kind == "avi":
+        (size,) = struct.unpack_from("<I", data, 4)
+        return 8 + size if 0 < size < 0xFFFFFFF0 else 0
+    if kind != "mov":
+        return 0
+    at = 0
+    while at + 16 <= len(data):
+        size, large = struct.unpack_from(">I4xQ", data, at)
+        size = large if size == 1 else len(data) - at if size == 0 else size
+        if size < 8:
+            return 0
+        at += size
+    return at
 
 
 def _frames(
