@@ -168,7 +168,7 @@ def _index(file: Any, stream: Any, data: bytes, kind: str, limits: Limits) -> _I
 def _whole(file: Any, data: bytes, kind: str, pause: float, end: float) -> None:
     """Raises where a file says that it is larger or longer than what is there."""
     claimed = (file.duration or 0) / 1e6
-    if kind == "matroska" and end < 0.98 * claimed - 2 * max(pause, 0.02):
+    if kind == "matroska" and end < 0.98 * claimed - max(pause, 0.02):
         raise _Unreadable(f"announces {claimed:.3g} seconds, {end:.3g} are there")
     size = _announced(data, kind)
     if size > len(data):

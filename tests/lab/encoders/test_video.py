@@ -131,3 +131,14 @@ def test_a_backbone_of_another_number_of_frames_says_so(tmp_path: Path) -> None:
     folder = tiny.make_tiny("videomae", tmp_path / "videomae")
     with pytest.raises(FuselineError, match="6 frames of 32 x 32"):
         HFVideo(HFVideo.Config(source=str(folder)), tiny.video_modality(32, 6))
+
+
+def test_all_frames_of_a_clip_are_seen_alike_in_training() -> None:
+    """A still clip stays still, and clips are not all turned the same way."""
+    encoder = small(mirror=True)
+    still = arrays(4)["frames"][:, :1].expand(-1, 4, -1, -1, -1)
+    seen = encoder._seen_anew(still)
+    assert seen.dtype == torch.uint8
+    assert (seen == seen[:, :1]).all()
+    assert (seen != still).any(dim=(1, 2, 3, 4)).all()
+    assert torch.equal(small(augment=0.0)._seen_anew(still), still)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.hub import Weights, cannot_load, load_backbone, load_config, locate
+from fuseline.lab.encoders.image import random_view
 from fuseline.lab.encoders.image_pretrained import Normalise, native_size, statistics
 from fuseline.lab.encoders.layers import TransformerBlock
 from fuseline.lab.encoders.several import encode_flat
@@ -42,6 +43,10 @@ class SmallVideoConfig(Frozen):
     layers: int = Field(2, ge=1, le=12, description="Transformer layers over the tokens of all frames")
     heads: int = Field(4, ge=1, description="attention heads; must divide width")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout inside every layer")
+    augment: float = Field(
+        1.0, ge=0, le=3, description="strength of random zoom, shift, brightness and contrast while training; 0: none"
+    )
+    mirror: bool = Field(False, description="mirror half of the videos while training; wrong where sides matter")
 
     @model_validator(mode="after")
     def _shapes(self) -> SmallVideoConfig:
@@ -54,7 +59,10 @@ def _frame_class(config: SmallVideoConfig) -> tuple[type[Encoder], Any]:
     from fuseline.lab.encoders import encoder_class  # the table knows this file
 
     cls = encoder_class("image", config.frame.kind)
-    return cls, read_options(cls.Config, config.frame.options, "encoder.frame")
+    options = read_options(cls.Config, config.frame.options, "encoder.frame")
+    own = {key: value for key, value in (("augment", 0.0), ("mirror", False)) if hasattr(options, key)}
+    # All frames of a clip are turned and lit alike, or it would jump: not the frame encoder's business.
+    return cls, options.model_copy(update=own)
 
 
 class SmallVideo(Encoder):
@@ -103,6 +111,8 @@ class SmallVideo(Encoder):
         return self
 
     def forward(self, frames: Tensor, seconds: Tensor, real: Tensor) -> Tokens:  # type: ignore[override]
+        if self.training:
+            frames = self._seen_anew(frames)
         each = encode_flat(self.frame, {"pixels": frames})
         values_BNTD = self.project(self.norm(each.values_BTD)) + self.place_TD
         values_BNQD = self._kept(values_BNTD) + when(seconds, self.width)[:, :, None, :]
@@ -112,6 +122,16 @@ class SmallVideo(Encoder):
         for block in self.blocks:
             values_BTD = block(values_BTD, mask_BT)
         return Tokens(values_BTD, mask_BT)
+
+    def _seen_anew(self, frames: Tensor) -> Tensor:
+        """A random view of each clip, the same for all of its frames."""
+        if not (self.config.augment or self.config.mirror):
+            return frames
+        shape = frames.shape
+        clip_BCHW = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1.0
+        clip_BCHW = random_view(clip_BCHW, self.config.augment, self.config.mirror)
+        turned = clip_BCHW.unflatten(1, (shape[1], 3)).permute(0, 1, 3, 4, 2)
+        return ((turned + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def _kept(self, values_BNTD: Tensor) -> Tensor:
         """Each query's weighted mean of a frame's tokens, several heads a query."""
