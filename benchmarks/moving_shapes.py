@@ -37,7 +37,9 @@ def clip(rng: np.random.Generator, direction: str) -> np.ndarray:
     frames = np.empty((FRAMES, SIDE, SIDE, 3))
     for i in range(FRAMES):
         # Distances on a torus: what leaves at one side enters at the other.
-        dx, dy = ((g - at[k] - i * speed * STEPS[direction][k] + SIDE / 2) % SIDE - SIDE / 2 for k, g in ((0, x), (1, y)))
+        dx, dy = (
+            (g - at[k] - i * speed * STEPS[direction][k] + SIDE / 2) % SIDE - SIDE / 2 for k, g in ((0, x), (1, y))
+        )
         near, far = np.minimum(np.abs(dx), np.abs(dy)), np.maximum(np.abs(dx), np.abs(dy))
         inside = {"disc": np.hypot(dx, dy) < reach, "square": far < reach, "cross": (far < reach) & (near < reach / 3)}
         frames[i] = np.where(inside[str(kind)][..., None], colour, ground)

@@ -380,3 +380,30 @@ def test_real_tables(table: str, target: str, kinds: dict[str, str], split: dict
     assert inferred.split == split
     recipe = _draft(inferred, target)
     assert recipe.task.kind == ("regression" if target == "pm2.5" else "classification")
+
+
+MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([MP4] * 9, "video"),
+        ([f"clips/{i}.mp4" for i in range(9)], "video"),
+        ([[PNG, PNG], [PNG]] * 9, "images"),
+        ([[f"{i}.png", f"{i}-b.png"] for i in range(9)], "images"),
+        ([f'["{i}.png", "{i}-b.png"]' for i in range(9)], "images"),
+        ([f"{i}.png;{i}-b.jpg" if i % 3 else f"{i}.png" for i in range(9)], "images"),
+        ([f"{i}.png" for i in range(9)], "image"),
+        ([[f"no fever on day {i}", "slept well"] for i in range(9)], "texts"),
+        ([f'["no fever on day {i}", "slept well"]' for i in range(9)], "texts"),
+        ([["mild", "left"], ["severe"]] * 9, "ignored"),
+        ([[1.0, 2.0]] * 9, "ignored"),
+        ([f"fever; chills on day {i}; no rash" for i in range(9)], "text"),
+    ],
+)
+def test_videos_and_lists(cells: list[Any], kind: str) -> None:
+    found = _look(x=cells, y=["a", "b", "a"] * (len(cells) // 3), target="y")
+    assert found["x"].kind == kind, found["x"].reason
+    if kind != "ignored":
+        assert _draft(found, "y").inputs["x"].modality == kind

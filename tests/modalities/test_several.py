@@ -86,10 +86,10 @@ def test_what_is_beyond_the_limit_is_said(images: Images) -> None:
 
 
 def test_a_broken_item_is_named(images: Images, texts: Texts) -> None:
-    with pytest.raises(FuselineError, match="item 2 of 3: .*no picture") as caught:
+    with pytest.raises(FuselineError, match=r"item 2 of 3: .*no picture") as caught:
         images.parse({"photos": [png(1), b"no picture", png(2)]}, NO_FILES)
     assert (caught.value.code, caught.value.column) == ("bad_cell", "photos")
-    with pytest.raises(FuselineError, match="item 1 of 2: .* is a list, not a text"):
+    with pytest.raises(FuselineError, match=r"item 1 of 2: .* is a list, not a text"):
         texts.parse({"notes": [["a"], "b"]}, NO_FILES)
     with pytest.raises(FuselineError) as caught:
         images.parse({"photos": [png(1), "../x.png"]}, MediaRoot("/tmp"))

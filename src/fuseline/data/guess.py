@@ -17,7 +17,21 @@ import polars as pl
 from fuseline.data.guess_items import guess_items
 from fuseline.data.media import MEDIA, embedded_bytes, is_url, kind_of_bytes, kind_of_ending, read_head, word_set
 
-Kind = Literal["image", "audio", "video", "images", "text", "texts", "category", "number", "boolean", "date", "group", "split", "ignored"]
+Kind = Literal[
+    "image",
+    "audio",
+    "video",
+    "images",
+    "text",
+    "texts",
+    "category",
+    "number",
+    "boolean",
+    "date",
+    "group",
+    "split",
+    "ignored",
+]
 Slash = Literal["dmy", "mdy"]
 
 TRUE, FALSE = frozenset({"true", "t", "yes", "y", "1", "1.0"}), frozenset({"false", "f", "no", "n", "0", "0.0"})
@@ -72,12 +86,12 @@ def guess_column(name: str, kind: pl.DataType, cells: Sequence[Any], rows: Seque
     values = [v for v, _ in there]
     if not values:
         return Guess("ignored", "no row has a value")
-    media = _guess_media(values, folder)
-    if media:
-        return media
     items = guess_items(values, folder, _words)
     if items:
         return Guess(items.kind, items.reason)
+    media = _guess_media(values, folder)
+    if media:
+        return media
     if any(isinstance(v, (list, dict)) for v in values):
         return Guess("ignored", "lists or mappings: no modality reads them")
     words = [key_of(v) for v in values]

@@ -38,7 +38,7 @@ def items_of(cell: Any, *, files: bool, nothing: Callable[[Any], bool] = is_noth
         text = cell.strip()
         if text.startswith("["):
             found = _json_list(text, cell)
-        elif files and ";" in text and not text[:5].lower() == "data:":
+        elif files and ";" in text and text[:5].lower() != "data:":
             found = [part.strip() for part in text.split(";", MOST)]
     if isinstance(found, (list, tuple)):
         return [item for item in found[:MOST] if not nothing(item)]

@@ -75,7 +75,7 @@ def decode_clip(data: bytes, cell: Any, column: str, size: int, resize: str, lim
         with _opened(av, data, kind) as file:
             stream = _stream(av, file, cell, column, limits.max_pixels)
             found = list(_frames(file, stream, index, wanted, limits, size, resize))
-    except _Unreadable as error:
+    except _UnreadableError as error:
         raise bad_cell(column, f"the video {shorten(cell)} {error}", error.hint) from None
     except FuselineError:
         raise
@@ -88,7 +88,7 @@ def decode_clip(data: bytes, cell: Any, column: str, size: int, resize: str, lim
     return Sampled(np.stack(pixels), np.array(times, dtype=np.float32), index.length, index.cut)
 
 
-class _Unreadable(Exception):
+class _UnreadableError(Exception):
     def __init__(self, what: str, hint: str = _DAMAGED) -> None:
         super().__init__(what)
         self.hint = hint
@@ -117,11 +117,11 @@ def _stream(av: Any, file: Any, cell: Any, column: str, max_pixels: int) -> Any:
     cover = av.stream.Disposition.attached_pic
     stream = next((s for s in file.streams.video if not s.disposition & cover), None)
     if stream is None:
-        raise _Unreadable("holds no stream of pictures", "a sound belongs into a column of modality audio")
+        raise _UnreadableError("holds no stream of pictures", "a sound belongs into a column of modality audio")
     context = stream.codec_context
     if context.width * context.height > max_pixels:
         hint = "raise the input's max_pixels if this is what the video should be"
-        raise _Unreadable(f"is {context.width} x {context.height} pixels, more than {max_pixels:,}", hint)
+        raise _UnreadableError(f"is {context.width} x {context.height} pixels, more than {max_pixels:,}", hint)
     # A later frame may be larger than the header says: the decoder itself refuses it before it takes memory.
     context.options = {"max_pixels": str(max_pixels)}
     context.thread_count = 1  # rows are read in parallel already
@@ -144,7 +144,7 @@ def _index(file: Any, stream: Any, data: bytes, kind: str, limits: Limits) -> _I
         count += 1
         if count > limits.max_frames:
             hint = "raise the input's max_frames, or lower its seconds"
-            raise _Unreadable(f"has more than {limits.max_frames:,} frames in {limits.seconds:g} seconds", hint)
+            raise _UnreadableError(f"has more than {limits.max_frames:,} frames in {limits.seconds:g} seconds", hint)
         time = stamp * base if stamp is not None else len(stamps) * pause
         last = float(packet.duration * base) if packet.duration else pause
         stamps.append(time)
@@ -154,7 +154,7 @@ def _index(file: Any, stream: Any, data: bytes, kind: str, limits: Limits) -> _I
             cut = True
             break
     if not stamps:
-        raise _Unreadable("has no frames")
+        raise _UnreadableError("has no frames")
     times = np.sort(np.array(stamps, dtype=np.float64))
     start = float(times[0])
     times -= start
@@ -169,12 +169,12 @@ def _whole(file: Any, data: bytes, kind: str, pause: float, end: float) -> None:
     """Raises where a file says that it is larger or longer than what is there."""
     claimed = (file.duration or 0) / 1e6
     if kind == "matroska" and end < 0.98 * claimed - max(pause, 0.02):
-        raise _Unreadable(f"announces {claimed:.3g} seconds, {end:.3g} are there")
+        raise _UnreadableError(f"announces {claimed:.3g} seconds, {end:.3g} are there")
     size = _announced(data, kind)
     if size > len(data):
-        raise _Unreadable(f"announces {size:,} bytes, {len(data):,} are there")
+        raise _UnreadableError(f"announces {size:,} bytes, {len(data):,} are there")
     if kind == "gif" and not data.rstrip(b"\0\r\n").endswith(b";"):
-        raise _Unreadable("ends before its end mark")
+        raise _UnreadableError("ends before its end mark")
 
 
 def _announced(data: bytes, kind: str) -> int:
@@ -200,15 +200,13 @@ def _frames(
     """The frame that stands at each wanted time, each once. Stops decoding after the last."""
     before: tuple[float, Any] | None = None
     pause = 1 / float(stream.average_rate) if stream.average_rate else 0.0
-    given, count = -1.0, 0
-    left = list(wanted)
-    for frame in file.decode(stream):
-        count += 1
+    given, left = -1.0, list(wanted)
+    for count, frame in enumerate(file.decode(stream)):
         if count > limits.max_frames + 64:
-            raise _Unreadable(f"decodes to more than {limits.max_frames:,} frames")
+            raise _UnreadableError(f"decodes to more than {limits.max_frames:,} frames")
         if frame.is_corrupt:
-            raise _Unreadable("has a frame that is damaged")
-        time = float(frame.time) - index.start if frame.time is not None else (count - 1) * pause
+            raise _UnreadableError("has a frame that is damaged")
+        time = float(frame.time) - index.start if frame.time is not None else count * pause
         while left and before is not None and time > left[0]:
             left.pop(0)
             if before[0] != given:

@@ -103,7 +103,9 @@ class Video:
     def _pictures(self, items: Sequence[Any], column: str, media: MediaRoot) -> Clip | None:
         """Evenly spaced ones of a list; where one is absent, its moment is."""
         config = self.config
-        there = [place for place, item in enumerate(items) if not is_absent(item) and place / config.rate < config.seconds]
+        there = [
+            place for place, item in enumerate(items) if not is_absent(item) and place / config.rate < config.seconds
+        ]
         if not there:
             return None
         step = max(1.0, len(there) / config.frames)

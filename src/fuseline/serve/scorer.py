@@ -16,8 +16,8 @@ import numpy as np
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.image import Image
-from fuseline.modalities.video import Video
 from fuseline.modalities.rows import Parsed, lengths_of
+from fuseline.modalities.video import Video
 from fuseline.runtime import Answer, Predictor
 from fuseline.serve.batching import Appetite, Item, choose, cost_of
 from fuseline.serve.calls import Row, RowSeen

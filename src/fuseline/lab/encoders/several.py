@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ from fuseline.modalities.several import SEVERAL
 def encode_flat(encoder: nn.Module, arrays: dict[str, Tensor]) -> Tokens:
     """Arrays (B, N, ...) through an encoder of one item as a batch of B * N: tokens (B, N, T, D), mask (B, N, T)."""
     first = next(iter(arrays.values()))
-    shape = first.shape[:2]
+    rows, items = first.shape[:2]
     tokens: Tokens = encoder(**{key: array.flatten(0, 1) for key, array in arrays.items()})
-    return Tokens(tokens.values_BTD.unflatten(0, shape), tokens.mask_BT.unflatten(0, shape))
+    values, mask = tokens.values_BTD, tokens.mask_BT
+    return Tokens(values.view(rows, items, *values.shape[1:]), mask.view(rows, items, *mask.shape[1:]))
 
 
 class SeveralEncoder(Encoder):
@@ -38,9 +38,13 @@ class SeveralEncoder(Encoder):
         return Tokens(each.values_BTD.flatten(1, 2), mask_BNT.flatten(1, 2))
 
 
-@cache
+_MADE: dict[type[Encoder], type[Encoder]] = {}
+
+
 def several(item: type[Encoder]) -> type[Encoder]:
     """The class for sets of what `item` encodes, with its options."""
+    if item in _MADE:
+        return _MADE[item]
 
     class Whole(SeveralEncoder):
         __doc__ = item.__doc__
@@ -54,4 +58,4 @@ def several(item: type[Encoder]) -> type[Encoder]:
 
     Whole.__name__ = Whole.__qualname__ = f"Several{item.__name__}"
     Whole.__module__ = item.__module__
-    return Whole
+    return _MADE.setdefault(item, Whole)

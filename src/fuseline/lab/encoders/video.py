@@ -82,7 +82,7 @@ class SmallVideo(Encoder):
         self.width = config.width
         size = modality.config.size
         cls, options = _frame_class(config)
-        self.frame = cls(options, Image(ImageConfig(size=size), modality.columns[0]))  # type: ignore[arg-type]
+        self.frame = cls(options, Image(ImageConfig(size=size), modality.columns[0]))
         pretrained = bool(getattr(options, "pretrained", cls.pretrained))
         self.frozen = config.frame.tune == "frozen" or (config.frame.tune == "auto" and pretrained)
         apply_tuning(self.frame, "frozen" if self.frozen else "full")
@@ -130,15 +130,15 @@ class SmallVideo(Encoder):
         shape = frames.shape
         clip_BCHW = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1.0
         clip_BCHW = random_view(clip_BCHW, self.config.augment, self.config.mirror)
-        turned = clip_BCHW.unflatten(1, (shape[1], 3)).permute(0, 1, 3, 4, 2)
+        turned = clip_BCHW.view(*shape[:2], 3, *shape[2:4]).permute(0, 1, 3, 4, 2)
         return ((turned + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def _kept(self, values_BNTD: Tensor) -> Tensor:
         """Each query's weighted mean of a frame's tokens, several heads a query."""
-        heads = self.config.heads
-        keys, values = self.read(values_BNTD).unflatten(-1, (2, heads, -1)).unbind(-3)
-        queries_QHd = self.query_QD.unflatten(-1, (heads, -1))
-        scores = torch.einsum("qhd,bnthd->bnhqt", queries_QHd, keys) / math.sqrt(queries_QHd.shape[-1])
+        split = (self.config.heads, self.width // self.config.heads)
+        keys, values = (part.reshape(*part.shape[:-1], *split) for part in self.read(values_BNTD).chunk(2, dim=-1))
+        queries_QHd = self.query_QD.reshape(-1, *split)
+        scores = torch.einsum("qhd,bnthd->bnhqt", queries_QHd, keys) / math.sqrt(split[1])
         return torch.einsum("bnhqt,bnthd->bnqhd", scores.softmax(-1), values).flatten(-2)
 
 
@@ -206,8 +206,8 @@ class HFVideo(Encoder):
         return {"size": native_size(folder), **({"frames": int(frames)} if frames else {})}
 
     def forward(self, frames: Tensor, seconds: Tensor, real: Tensor) -> Tokens:  # type: ignore[override]
-        shape = frames.shape[:2]
-        pixels = self.normalise(frames.flatten(0, 1)).unflatten(0, shape)
+        pixels = self.normalise(frames.flatten(0, 1))
+        pixels = pixels.view(*frames.shape[:2], *pixels.shape[1:])
         values_BTD: Tensor = self.model(pixel_values=pixels).last_hidden_state
         if self.pooled:
             values_BTD = values_BTD.mean(1, keepdim=True)

@@ -1,8 +1,9 @@
 """Tensors to rows, and answers to tensors. Dimensions: B rows of a request, C classes, K targets.
 
 An input is one raw column, shape [B] or [B, 1]. Absent are: a tensor left out, NaN, JSON's null, an empty BYTES
-element. An element of several pictures or texts is a JSON list. Answers: `value` BYTES or FP64; `probabilities` FP64 [B, C] in the order of the model's classes, the
-predictor's own floats; `used`, `absent` and `notes`, JSON lists; `error`, empty where the row was fine.
+element. Several pictures or texts are one element, a JSON list. Answers: `value` BYTES or FP64; `probabilities` FP64
+[B, C] in the order of the model's classes, the predictor's own floats; `used`, `absent` and `notes`, JSON lists;
+`error`, empty where the row was fine.
 """
 
 from __future__ import annotations
