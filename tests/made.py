@@ -24,9 +24,8 @@ INPUTS: dict[str, dict[str, Any]] = {
     "clip": {"modality": "video", "size": 16, "frames": 3, "encoder": {"kind": "small"}},
     "photos": {"modality": "images", "size": 16, "several": 3, "encoder": {"kind": "small"}},
     "remarks": {"modality": "texts", "max_length": 8, "vocab_size": 300, "several": 3, "encoder": {"kind": "small"}},
+    "pulse": {"modality": "timeseries", "length": 12, "encoder": {"kind": "small", "width": 32, "layers": 1}},
 }
-
-
 FEW = ("picture", "note", "sound", "vitals")
 """what :func:`recipe` reads unless told otherwise"""
 
@@ -60,6 +59,13 @@ def clip(label: int, start: int, frames: int = 5) -> bytes:
     return file.getvalue()
 
 
+def series(rng: np.random.Generator, label: int) -> str:
+    """A list cell of two channels, with gaps, of 3 to 14 steps: shorter and longer than what is kept."""
+    steps = int(rng.integers(3, 15))
+    numbers = 60 + 30 * label + rng.normal(0, 4, (steps, 2)).cumsum(axis=0)
+    return json.dumps([[None if rng.random() < 0.1 else round(float(n), 2) for n in step] for step in numbers])
+
+
 def note(rng: np.random.Generator, label: int) -> str:
     words = ["calm breath", "clear lungs", "ruhig"] if label == 0 else ["heavy cough", "fever again", "咳嗽"]
     return " ".join(str(rng.choice(words)) for _ in range(int(rng.integers(1, 5))))
@@ -81,6 +87,7 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
             "age": round(float(rng.normal(40 + 20 * label, 8)), 1),
             "sex": str(rng.choice(["f", "m"])),
             "smoker": str(rng.choice(["yes", "no"])),
+            "pulse": series(rng, label),
             "seen": f"2024-0{rng.integers(1, 9)}-1{rng.integers(0, 9)}",
         }
         for key in row:

@@ -11,6 +11,7 @@ ENCODERS = {
     "audio": ("small", "hf"),
     "tabular": ("small",),
     "video": ("small", "hf"),
+    "timeseries": ("small", "sensors"),
 }
 SETS = {"images": "image", "texts": "text"}
 """modalities whose cells hold several items, and whose encoder it is that each item goes through"""
@@ -68,6 +69,14 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.video import HFVideo
 
             return HFVideo
+        case "timeseries", "small":
+            from fuseline.lab.encoders.timeseries import SmallTimeSeries
+
+            return SmallTimeSeries
+        case "timeseries", "sensors":
+            from fuseline.lab.encoders.timeseries import Sensors
+
+            return Sensors
         case _ if modality in SETS and kind in ENCODERS[modality]:
             from fuseline.lab.encoders.several import several
 

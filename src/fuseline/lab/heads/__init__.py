@@ -17,5 +17,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "forecast":
+            from fuseline.lab.heads.forecast import ForecastHead
+
+            return ForecastHead
         case _:
             raise unknown_kind("head", task, TASKS)
