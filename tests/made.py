@@ -25,6 +25,14 @@ INPUTS: dict[str, dict[str, Any]] = {
     "photos": {"modality": "images", "size": 16, "several": 3, "encoder": {"kind": "small"}},
     "remarks": {"modality": "texts", "max_length": 8, "vocab_size": 300, "several": 3, "encoder": {"kind": "small"}},
     "pulse": {"modality": "timeseries", "length": 12, "encoder": {"kind": "small", "width": 32, "layers": 1}},
+    "form": {
+        "modality": "document",
+        "columns": {"scan": "image", "ocr": "words"},
+        "size": 32,
+        "max_length": 16,
+        "vocab_size": 300,
+        "encoder": {"kind": "small", "width": 32, "layers": 1, "patch": 16},
+    },
 }
 FEW = ("picture", "note", "sound", "vitals")
 """what :func:`recipe` reads unless told otherwise"""
@@ -64,6 +72,13 @@ def series(rng: np.random.Generator, label: int) -> str:
     steps = int(rng.integers(3, 15))
     numbers = 60 + 30 * label + rng.normal(0, 4, (steps, 2)).cumsum(axis=0)
     return json.dumps([[None if rng.random() < 0.1 else round(float(n), 2) for n in step] for step in numbers])
+
+
+def ocr(rng: np.random.Generator, label: int) -> str:
+    """The same two words in every page; which of them is on top says the label."""
+    top, bottom = ("fever", "calm") if label else ("calm", "fever")
+    words = [{"text": t, "box": [4, y, 30, y + 8]} for t, y in ((top, 2), (bottom, 28))]
+    return json.dumps({"width": 48, "height": 40, "words": [words[i] for i in rng.permutation(2)]})
 
 
 def note(rng: np.random.Generator, label: int) -> str:
@@ -107,6 +122,8 @@ def _more(folder: Path, i: int, label: int, absent: float, rng: np.random.Genera
     row: dict[str, Any] = {
         "clip": f"media/{i}.gif",
         "photos": ";".join(f"media/{j}.png" for j in range(i, -1, -2)[: int(rng.integers(1, 4))]),
+        "scan": f"media/{i}.png",
+        "ocr": ocr(rng, label),
         "remarks": json.dumps([note(rng, label) for _ in range(int(rng.integers(1, 4)))]),
     }
     return {key: None if rng.random() < absent else cell for key, cell in row.items()}

@@ -52,6 +52,7 @@ ENCODER_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("image", "efficientnet-lite0"): {"size": 64},
     ("image", "vgg"): {"depth": 11, "batch_norm": True, "size": 32},
     ("video", "small"): {"frame": {"kind": "small", "channels": [8, 16]}, "width": 32, "layers": 1},
+    ("document", "small"): {"width": 32, "layers": 1, "patch": 16},
     ("images", "small"): {"channels": [8, 16]},
     ("texts", "small"): {"width": 32},
     ("text", "hf"): {"tune": "lora", "rank": 2},  # adapters must be merged on the way into the package
@@ -93,9 +94,10 @@ LONG = {
     "note": "heavy cough and fever again, " * 40,
     "sound": _sound(1.3),
     "photos": [made.picture(RNG, i % 2) for i in range(4)],
+    "ocr": json.dumps([{"text": "heavy cough", "box": [1, 2, 30, 9]}] * 40),
     "remarks": ["heavy cough and fever again, " * 9] * 3,
 }
-SHORT = {"note": "a", "sound": _sound(0.02), "photos": made.picture(RNG, 1), "remarks": "a"}
+SHORT = {"note": "a", "sound": _sound(0.02), "photos": made.picture(RNG, 1), "remarks": "a", "ocr": None}
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ class Subject:
         table = Table.open(path)
         cells = Table.rows(table.take(np.arange(rows)))
         for row in cells:
-            for column in ("picture", "sound", "clip", "photos"):
+            for column in ("picture", "sound", "clip", "photos", "scan"):
                 row[column] = row[column] and ";".join(f"{name}/{path}" for path in row[column].split(";"))
         return cells
 

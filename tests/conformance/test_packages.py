@@ -30,6 +30,7 @@ BAD: dict[str, Any] = {
     "image": b"no picture",
     "audio": b"no sound",
     "video": b"no video",
+    "document": b"no picture",
     "images": [b"no picture", b"nor this"],
     "texts": ["a text", ["a", "list"]],
     "tabular": "neither a number nor a date",

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from fuseline.data.guess_items import guess_items
+from fuseline.data.guess_items import guess_items, words_kind
 from fuseline.data.media import MEDIA, embedded_bytes, is_url, kind_of_bytes, kind_of_ending, read_head, word_set
 
 Kind = Literal[
@@ -24,6 +24,7 @@ Kind = Literal[
     "images",
     "text",
     "texts",
+    "words",
     "category",
     "number",
     "boolean",
@@ -86,6 +87,8 @@ def guess_column(name: str, kind: pl.DataType, cells: Sequence[Any], rows: Seque
     values = [v for v, _ in there]
     if not values:
         return Guess("ignored", "no row has a value")
+    if words_kind(values):
+        return Guess("words", "words with boxes on a page")
     items = guess_items(values, folder, _words)
     if items:
         return Guess(items.kind, items.reason)

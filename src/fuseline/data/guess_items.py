@@ -9,6 +9,8 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from fuseline.data.items import items_of
+from fuseline.data.words import read_words
+from fuseline.errors import FuselineError
 from fuseline.data.media import Media, embedded_bytes, kind_of_bytes, kind_of_ending, read_head
 
 FEWEST_WORDS = 1.5
@@ -50,6 +52,18 @@ def guess_items(
     if len(texts) == len(items) and fmean(map(words_of, texts)) >= FEWEST_WORDS:
         return ItemsGuess("texts", f"lists of texts, {many}")
     return None
+
+
+def words_kind(values: Sequence[Any], most: int = 20) -> bool:
+    """Whether the cells are words with boxes, as OCR gives them."""
+    for cell in values[:most]:
+        if isinstance(cell, str) and not cell.lstrip().startswith(("[", "{")):
+            return False
+        try:
+            read_words(cell, "")
+        except FuselineError:
+            return False
+    return True
 
 
 def _names_files(cell: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ def heaviest_row(parser: RowParser) -> dict[str, Any]:
             case "audio":
                 config = modality.state()["config"]
                 row[modality.columns[0]] = _sound(config["sample_rate"], config["max_seconds"])
+            case "document":
+                most = modality.config.max_length
+                words = [{"text": "7", "box": [0.0, 0.0, 1.0, 1.0]}] * most
+                row[modality.words] = json.dumps({"width": 1, "height": 1, "words": words})
+                if modality.picture is not None:
+                    row[modality.picture] = _picture()
             case "video":
                 row[modality.columns[0]] = _video(modality.config.frames)
         if modality is not whole and modality.columns[0] in row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular", "timeseries", "video", "images", "texts")
+MODALITIES = ("text", "image", "audio", "tabular", "timeseries", "video", "images", "texts", "document")
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -45,5 +45,9 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.timeseries import TimeSeries
 
             return TimeSeries
+        case "document":
+            from fuseline.modalities.document import Document
+
+            return Document
         case _:
             raise unknown_kind("modality", name, MODALITIES)

@@ -29,6 +29,10 @@ def column_schema(column: ColumnInfo) -> dict[str, Any]:
             what = "pictures: base64 text or data URIs" if column.kind == "images" else "texts"
             items = {"type": "array", "items": {"type": "string"}}
             out = {"anyOf": [items, {"type": ["string", "null"]}], "description": f"a list of {what}, or one"}
+        case "words":
+            items = {"type": "array", "items": {"type": "object"}}
+            text = 'words with boxes: [{"text": ..., "box": [x0, y0, x1, y1]}], or JSON of it'
+            out = {"anyOf": [items, {"type": ["object", "string", "null"]}], "description": text}
         case "image" | "audio" | "video":
             what = MEDIA[column.kind]
             text = f"a {what}: base64 text or a data URI (in a form: a file). Never a path or a URL"

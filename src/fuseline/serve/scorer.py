@@ -15,6 +15,7 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.document import Document
 from fuseline.modalities.image import Image
 from fuseline.modalities.rows import Parsed, lengths_of
 from fuseline.modalities.video import Video
@@ -67,7 +68,7 @@ class Scorer:
         self.settings = settings
         for modality in predictor.rows.modalities.values():
             of_one = getattr(modality, "item", modality)  # of a set: the modality of one of them
-            if isinstance(of_one, (Image, Video)):
+            if isinstance(of_one, (Image, Video, Document)):
                 pixels = min(of_one.config.max_pixels, settings.max_pixels)
                 of_one.config = of_one.config.model_copy(update={"max_pixels": pixels})
         self._decoders = ThreadPoolExecutor(max(1, threads), "decode")

@@ -11,6 +11,7 @@ ENCODERS = {
     "audio": ("small", "hf"),
     "tabular": ("small",),
     "video": ("small", "hf"),
+    "document": ("small",),
     "timeseries": ("small", "sensors"),
 }
 SETS = {"images": "image", "texts": "text"}
@@ -77,6 +78,10 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.timeseries import Sensors
 
             return Sensors
+        case "document", "small":
+            from fuseline.lab.encoders.document import SmallDocument
+
+            return SmallDocument
         case _ if modality in SETS and kind in ENCODERS[modality]:
             from fuseline.lab.encoders.several import several
 

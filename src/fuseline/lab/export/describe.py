@@ -10,6 +10,7 @@ from typing import Any
 from fuseline.modalities import Modality
 from fuseline.modalities.audio import HOP, Audio
 from fuseline.modalities.dates import DAY_PARTS, HOUR_PARTS
+from fuseline.modalities.document import GRID, Document
 from fuseline.modalities.image import Image
 from fuseline.modalities.several import SEVERAL, Several
 from fuseline.modalities.tabular import ABSENT, LARGEST, OTHER, Tabular
@@ -49,6 +50,8 @@ def describe(modality: Modality, tokenizer: str) -> dict[str, Any]:
             return _tabular(modality)
         case Video():
             return _video(modality)
+        case Document():
+            return _document(modality, tokenizer)
         case Several():
             return _several(modality, tokenizer)
     return {
@@ -121,6 +124,33 @@ def _video(m: Video) -> dict[str, Any]:
         "frames": count,
         "size": size,
         "resize": m.config.resize,
+    }
+
+
+def _document(m: Document, tokenizer: str) -> dict[str, Any]:
+    size, most = m.config.size, m.config.max_length
+    unit = {"pixels": "the page's width or height in pixels", "share": "1", "thousand": "1000"}[m.config.boxes]
+    return {
+        "prepare": [
+            f"each word of `{m.words}`: Unicode NFC, control characters removed, blanks at both ends removed"
+            + (", lower-cased" if m.config.lowercase else "")
+            + f"; tokenised with {tokenizer} without special tokens; its box x0, y0, x1, y1 times {GRID} / {unit}, "
+            f"rounded half to even, cut to 0..{GRID}, stands at each of its tokens",
+            f"before all of them the token [CLS] with the box 0, 0, {GRID}, {GRID}; more than {most} tokens are cut",
+            "shorter pages of a batch are followed by zeros, mask false",
+            f"the picture: {RESIZE['stretch'].format(size)}, as an image's; black and `pictured` false where it is absent",
+        ],
+        "absent": "ids [0], boxes 0, mask true for it, pixels 0, `pictured` false",
+        "arrays": {
+            "ids": "token ids",
+            "boxes": "x0, y0, x1, y1 in thousandths of the page",
+            "mask": "where a token is",
+            "pixels": "height, width, red-green-blue",
+            "pictured": "whether the page has a picture",
+        },
+        "tokenizer": tokenizer,
+        "max_length": most,
+        "size": size,
     }
 
 

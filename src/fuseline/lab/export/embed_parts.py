@@ -54,8 +54,8 @@ def make_part(name: str, modality: Modality) -> Part:
         said = ("the text must be in Unicode NFC",)
         return Part(nodes, {"ids": ids.ids, "mask": ids.mask}, ids.given_B, said)
     if not isinstance(modality, (Image, Audio)):
-        if modality.name in ("video", "images", "texts"):
-            raise NotEmbeddedError("videos and sets of items are prepared by the caller: see signature.json")
+        if modality.name in ("video", "images", "texts", "document"):
+            raise NotEmbeddedError("videos, sets and documents are prepared by the caller: see signature.json")
         raise NotEmbeddedError("numbers, categories and dates are cheap to prepare anywhere: see signature.json")
     bytes_N = nodes.input(f"{name}.file", TensorProto.UINT8, [f"{name}.bytes"])
     sizes_B = nodes.input(f"{name}.file_size", TensorProto.INT64, ["batch"])

@@ -24,6 +24,7 @@ from fuseline.lab.export.samples import made_row
 from fuseline.lab.export.signature import example, signature
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser
+from fuseline.modalities.document import Document
 from fuseline.modalities.text import Text
 from fuseline.package import Package, read_package
 from fuseline.package.files import finite, write_json, write_text
@@ -215,7 +216,7 @@ def _tokenizers(parser: RowParser, folder: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     for i, (name, modality) in enumerate(parser.modalities.items()):
         text = getattr(modality, "item", modality)  # one of several texts is read as a text is
-        if isinstance(text, Text):
+        if isinstance(text, (Text, Document)):
             (folder / "tokenizers").mkdir(exist_ok=True)
             plain = re.fullmatch(r"[\w -]{1,80}", name, re.ASCII) is not None
             files[name] = f"tokenizers/{name if plain else f'input-{i}'}.json"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fuseline.data.items import items_of
 from fuseline.data.series import read_series
+from fuseline.data.words import read_words
 from fuseline.errors import FuselineError
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
 from fuseline.lab.report.strip import strip_of
@@ -247,6 +248,8 @@ def _view(name: str, modality: str, cells: dict[str, Any], columns: int, media: 
             _picture(view, cell, column, media, budget)
         elif modality in ("video", "images"):
             _strip(view, modality, cell, column, media, budget)
+        elif modality == "document":
+            _page(view, cells, media, budget)
         elif modality == "texts":
             items = items_of(cell, files=False)
             view.text = clean(" · ".join(map(str, items)), TEXT)
@@ -293,6 +296,16 @@ def _picture(view: CellView, cell: Any, column: str, media: MediaRoot, budget: _
     view.image = _uri("image/jpeg", out.getvalue())
     view.height, view.width = pixels_HW3.shape[:2]
     view.alt = f"The picture of input {clean(view.name, 60)}"
+
+
+def _page(view: CellView, cells: dict[str, Any], media: MediaRoot, budget: _Budget) -> None:
+    for column, cell in cells.items():
+        try:
+            words, _ = read_words(cell, column)
+        except FuselineError:  # the other of its two columns
+            _picture(view, cell, column, media, budget)
+        else:
+            view.text = clean(" ".join(word.text for word in words), TEXT)
 
 
 def _strip(view: CellView, modality: str, cell: Any, column: str, media: MediaRoot, budget: _Budget) -> None:

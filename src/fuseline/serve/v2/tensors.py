@@ -31,6 +31,7 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "video": ("BYTES",),
     "images": ("BYTES",),
     "texts": ("BYTES",),
+    "words": ("BYTES",),
     "date": ("BYTES",),
     "category": ("BYTES", *_INTEGERS, "BOOL"),
     "boolean": ("BOOL", "BYTES", *_INTEGERS),
