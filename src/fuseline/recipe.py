@@ -48,7 +48,9 @@ class Input(BaseModel):
     """One modality of the model: a column (or, for `tabular`, a group of columns) and its encoder."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
-    modality: str = Field(description="text, image, audio, tabular, timeseries, video; document; images, texts: several a row")
+    modality: str = Field(
+        description="text, image, audio, tabular, timeseries, video; document; images, texts: several a row"
+    )
     column: str | None = Field(None, description="the table's column; default: the input's own name")
     columns: dict[str, str] | None = Field(
         None, description="tabular: column -> number, category, boolean or date; document: column -> image or words"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -407,3 +408,20 @@ def test_videos_and_lists(cells: list[Any], kind: str) -> None:
     assert found["x"].kind == kind, found["x"].reason
     if kind != "ignored":
         assert _draft(found, "y").inputs["x"].modality == kind
+
+
+OCR = [[{"text": f"no. {i}", "box": [1, 2, 3, 4]}] for i in range(9)]
+
+
+def test_a_page_and_its_words_are_one_input() -> None:
+    found = _look(scan=[PNG] * 9, ocr=[json.dumps(c) for c in OCR], y=["a", "b", "a"] * 3, target="y")
+    assert (found["scan"].kind, found["ocr"].kind) == ("image", "words")
+    recipe = _draft(found, "y")
+    assert list(recipe.inputs) == ["ocr"]
+    assert (recipe.inputs["ocr"].modality, recipe.inputs["ocr"].columns) == (
+        "document",
+        {"scan": "image", "ocr": "words"},
+    )
+    two = _draft(_look(a=[PNG] * 9, b=[PNG] * 9, ocr=OCR, y=["a", "b", "a"] * 3, target="y"), "y")
+    assert {n: i.modality for n, i in two.inputs.items()} == {"ocr": "document", "a": "image", "b": "image"}
+    assert two.inputs["ocr"].columns == {"ocr": "words"}

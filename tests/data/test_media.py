@@ -30,7 +30,18 @@ def test_real_sounds_are_known_by_their_bytes(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"plain text", b"RIFF0000XXXX", b"\0\0\0\x18ftypM4A ", b"\0\0\0\x18ftypheic", bytes(200), b"<html>", b"\xff\xfe\x00a"]
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"plain text",
+        b"RIFF0000XXXX",
+        b"\0\0\0\x18ftypM4A ",
+        b"\0\0\0\x18ftypheic",
+        bytes(200),
+        b"<html>",
+        b"\xff\xfe\x00a",
+    ],
 )
 def test_other_bytes_are_neither(data: bytes) -> None:
     assert kind_of_bytes(data) is None
@@ -65,7 +76,8 @@ def test_dicom_is_a_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.JPG", "image"), ("b/c.opus", "audio"), ("x", None), ("a.txt", None), (".jpg", None), ("a/B.MP4", "video")]
+    ("name", "kind"),
+    [("a.JPG", "image"), ("b/c.opus", "audio"), ("x", None), ("a.txt", None), (".jpg", None), ("a/B.MP4", "video")],
 )
 def test_endings(name: str, kind: str | None) -> None:
     assert kind_of_ending(name) == kind

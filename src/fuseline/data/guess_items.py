@@ -9,9 +9,9 @@ from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 from fuseline.data.items import items_of
+from fuseline.data.media import Media, embedded_bytes, kind_of_bytes, kind_of_ending, read_head
 from fuseline.data.words import read_words
 from fuseline.errors import FuselineError
-from fuseline.data.media import Media, embedded_bytes, kind_of_bytes, kind_of_ending, read_head
 
 FEWEST_WORDS = 1.5
 """a list of single words is a set of labels, not of notes"""

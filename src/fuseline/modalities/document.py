@@ -63,8 +63,8 @@ class Page:
 class Document:
     """Words with boxes (JSON of ``[{"text": ..., "box": [x0, y0, x1, y1]}]``, or a list column), a picture, or both.
 
-    The recipe's `columns` say which is which: ``{scan: image, ocr: words}``; the picture's column may be left out. A row
-    is absent where both are. The words are cut into pieces by a byte-level BPE trained on the training words.
+    The recipe's `columns` say which is which: ``{scan: image, ocr: words}``; the picture's column may be left out. A
+    row is absent where both are. The words are cut into pieces by a byte-level BPE trained on the training words.
     """
 
     Config: ClassVar[type[Frozen]] = DocumentConfig
@@ -145,7 +145,9 @@ class Document:
         return Page(ids_T, boxes_T4, pixels, facts)
 
     def _tokens(self, words: Sequence[Word], extent: tuple[float, float] | None) -> tuple[list[int], list[list[int]]]:
-        ids: list[int] = [self.tokenizer.token_to_id(SPECIALS[2])]
+        first = self.tokenizer.token_to_id(SPECIALS[2])
+        assert first is not None
+        ids = [first]
         boxes: list[list[int]] = [[0, 0, GRID, GRID]]
         unit = {"share": (1.0, 1.0), "thousand": (1000.0, 1000.0), "pixels": extent}[self.config.boxes]
         if words and unit is None:

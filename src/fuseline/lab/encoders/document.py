@@ -96,4 +96,3 @@ def _waves(boxes_X4: Tensor) -> Tensor:
     rates = math.pi * 2.0 ** torch.arange(OCTAVES, device=told.device, dtype=told.dtype)
     angles = (told[..., None] * rates).flatten(-2)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
-

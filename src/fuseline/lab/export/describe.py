@@ -138,7 +138,8 @@ def _document(m: Document, tokenizer: str) -> dict[str, Any]:
             f"rounded half to even, cut to 0..{GRID}, stands at each of its tokens",
             f"before all of them the token [CLS] with the box 0, 0, {GRID}, {GRID}; more than {most} tokens are cut",
             "shorter pages of a batch are followed by zeros, mask false",
-            f"the picture: {RESIZE['stretch'].format(size)}, as an image's; black and `pictured` false where it is absent",
+            f"the picture: {RESIZE['stretch'].format(size)}, as an image's; where it is absent, black and `pictured` "
+            "false",
         ],
         "absent": "ids [0], boxes 0, mask true for it, pixels 0, `pictured` false",
         "arrays": {

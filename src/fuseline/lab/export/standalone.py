@@ -23,8 +23,8 @@ from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
 from fuseline.lab.export.samples import made_row
 from fuseline.lab.export.signature import example, signature
 from fuseline.modalities import MediaRoot
-from fuseline.modalities.rows import RowParser
 from fuseline.modalities.document import Document
+from fuseline.modalities.rows import RowParser
 from fuseline.modalities.text import Text
 from fuseline.package import Package, read_package
 from fuseline.package.files import finite, write_json, write_text
