@@ -15,6 +15,7 @@ from fuseline.modalities.image import Image
 from fuseline.modalities.several import SEVERAL, Several
 from fuseline.modalities.tabular import ABSENT, LARGEST, OTHER, Tabular
 from fuseline.modalities.text import Text
+from fuseline.modalities.timeseries import TimeSeries
 from fuseline.modalities.video import Video
 
 RESIZE = {
@@ -54,6 +55,8 @@ def describe(modality: Modality, tokenizer: str) -> dict[str, Any]:
             return _document(modality, tokenizer)
         case Several():
             return _several(modality, tokenizer)
+        case TimeSeries():
+            return _timeseries(modality)
     return {
         "prepare": [f"as fuseline's modality {modality.name} does; this export has no words for it"],
         "absent": "any valid array, and `present` false",
@@ -188,6 +191,23 @@ def _audio(m: Audio) -> dict[str, Any]:
         "sample_rate": rate,
         "max_seconds": m.config.max_seconds,
         "min_seconds": m.config.min_seconds,
+    }
+
+
+def _timeseries(m: TimeSeries) -> dict[str, Any]:
+    kept = "first" if m.ahead else "last"
+    filled = "after" if m.ahead else "before"
+    return {
+        "prepare": [
+            f"bring it to evenly spaced steps of {m.size_C} channel{'s' if m.size_C > 1 else ''}"
+            + (f", {m.config.step:g} seconds apart: the mean of what is nearest to a step" if m.config.step else ""),
+            f"keep the {kept} {m.length} steps; steps that it lacks come {filled} it, as gaps",
+            "numbers as they are: no mean, no deviation, the graph does that; a gap is 0 and `known` false",
+        ],
+        "absent": "values 0, known false; a series of gaps alone is absent",
+        "arrays": {"values": "steps, channels", "known": "which numbers there are"},
+        "length": m.length,
+        "channels": list(m.channels),
     }
 
 

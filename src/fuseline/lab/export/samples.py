@@ -51,7 +51,14 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
             return {column: sound(rng, modality.config.sample_rate, _seconds(modality, rng))}  # type: ignore[attr-defined]
         case "video":
             return {column: video(rng, int(rng.integers(80, 200)), int(rng.integers(80, 200)), 12)}
+        case "timeseries":
+            return {column: _series(modality, rng)}
     return {}
+
+
+def _series(modality: Any, rng: np.random.Generator) -> list[list[float]]:
+    numbers_LC = rng.normal(modality.mean, modality.std, (modality.length, modality.size_C))
+    return [[float(f"{n:.6g}") for n in step] for step in numbers_LC.tolist()]
 
 
 def video(rng: np.random.Generator, width: int, height: int, count: int) -> bytes:

@@ -27,6 +27,9 @@ LISTED = 4096
 OUTPUTS = {
     "logits": "one number a label, in the order of task.labels",
     "prediction": "one number a target, in the order of task.targets, in the targets' own units",
+    "forecast": "steps × channels × quantiles, in the series' own units; the middle quantile is the answer",
+    "naive": "the last known number, for every step ahead",
+    "seasonal": "the number one season before each step",
     "embedding": "the fused vector of the row, for search or clustering",
 }
 
@@ -109,6 +112,9 @@ def task_words(task: Task) -> dict[str, Any]:
             out["decode"] = "probabilities = softmax(logits) over the labels; the answer: the label of the highest"
         if mode == "binary":
             out["positive"] = finite(classes[task.positive])  # type: ignore[attr-defined]
+    elif task.name == "forecast":
+        out["decode"] = "forecast is (steps, channels, quantiles), rising, in the units of the training table"
+        out |= {"steps": task.steps, "channels": list(task.channels), "quantiles": list(task.config.quantiles)}  # type: ignore[attr-defined]
     elif task.name == "regression":
         out["decode"] = "prediction is the answer, in the units of the training table"
     else:

@@ -230,6 +230,8 @@ def _numbers(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        value = finite(value.tolist())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
