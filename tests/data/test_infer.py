@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,47 @@ def test_ids_of_a_graph_beside_the_table_are_an_input(tmp_path: Path) -> None:
     inferred = infer(Table.open(tmp_path / "table.csv"), "y")
     assert inferred["patient"].kind == "graph"
     assert inferred.split == {"kind": "group", "group": "patient"}, "an entity's rows still belong together"
+
+
+MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([MP4] * 9, "video"),
+        ([f"clips/{i}.mp4" for i in range(9)], "video"),
+        ([[PNG, PNG], [PNG]] * 9, "images"),
+        ([[f"{i}.png", f"{i}-b.png"] for i in range(9)], "images"),
+        ([f'["{i}.png", "{i}-b.png"]' for i in range(9)], "images"),
+        ([f"{i}.png;{i}-b.jpg" if i % 3 else f"{i}.png" for i in range(9)], "images"),
+        ([f"{i}.png" for i in range(9)], "image"),
+        ([[f"no fever on day {i}", "slept well"] for i in range(9)], "texts"),
+        ([f'["no fever on day {i}", "slept well"]' for i in range(9)], "texts"),
+        ([["mild", "left"], ["severe"]] * 9, "ignored"),
+        ([[1.0, 2.0]] * 9, "ignored"),
+        ([f"fever; chills on day {i}; no rash" for i in range(9)], "text"),
+    ],
+)
+def test_videos_and_lists(cells: list[Any], kind: str) -> None:
+    found = _look(x=cells, y=["a", "b", "a"] * (len(cells) // 3), target="y")
+    assert found["x"].kind == kind, found["x"].reason
+    if kind != "ignored":
+        assert _draft(found, "y").inputs["x"].modality == kind
+
+
+OCR = [[{"text": f"no. {i}", "box": [1, 2, 3, 4]}] for i in range(9)]
+
+
+def test_a_page_and_its_words_are_one_input() -> None:
+    found = _look(scan=[PNG] * 9, ocr=[json.dumps(c) for c in OCR], y=["a", "b", "a"] * 3, target="y")
+    assert (found["scan"].kind, found["ocr"].kind) == ("image", "words")
+    recipe = _draft(found, "y")
+    assert list(recipe.inputs) == ["ocr"]
+    assert (recipe.inputs["ocr"].modality, recipe.inputs["ocr"].columns) == (
+        "document",
+        {"scan": "image", "ocr": "words"},
+    )
+    two = _draft(_look(a=[PNG] * 9, b=[PNG] * 9, ocr=OCR, y=["a", "b", "a"] * 3, target="y"), "y")
+    assert {n: i.modality for n, i in two.inputs.items()} == {"ocr": "document", "a": "image", "b": "image"}
+    assert two.inputs["ocr"].columns == {"ocr": "words"}

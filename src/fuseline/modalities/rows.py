@@ -51,7 +51,7 @@ class RowParser:
         """One input's value and what is to be said of it. Raises FuselineError where the recipe says `error`."""
         try:
             value = self.modalities[name].parse(cells, media)
-            return value, str(getattr(value, "note", ""))  # a modality may have something to say of a value
+            return value, said_of(value)
         except FuselineError as error:
             if error.code != "bad_cell" or self.recipe.inputs[name].on_bad_cell == "error":
                 raise
@@ -85,6 +85,11 @@ class RowParser:
         for name in self.names:
             out |= self.collate(name, [row[name] for row in rows])
         return out
+
+
+def said_of(value: Any | None) -> str:
+    """What is to be said of a value that was read: that more was there than its input takes."""
+    return str(getattr(value, "note", ""))
 
 
 def lengths_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | None]) -> np.ndarray:

@@ -57,6 +57,8 @@ def make_part(name: str, modality: Modality) -> Part:
     if isinstance(modality, Graph):
         raise NotEmbeddedError("an entity is cheap to look up anywhere: see signature.json")
     if not isinstance(modality, (Image, Audio)):
+        if modality.name in ("video", "images", "texts", "document"):
+            raise NotEmbeddedError("videos, sets and documents are prepared by the caller: see signature.json")
         raise NotEmbeddedError("numbers, categories and dates are cheap to prepare anywhere: see signature.json")
     bytes_N = nodes.input(f"{name}.file", TensorProto.UINT8, [f"{name}.bytes"])
     sizes_B = nodes.input(f"{name}.file_size", TensorProto.INT64, ["batch"])

@@ -146,20 +146,27 @@ def example(predictor: Predictor, exported: OnnxFile | OpenVinoFile, folder: Pat
 
 
 def _cells(row: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
-    out = {}
+    out: dict[str, Any] = {}
     for i, (column, cell) in enumerate(row.items()):
-        if isinstance(cell, bytes):
-            (folder / "example").mkdir(exist_ok=True)
-            name = f"example/row{number}-{i}{_suffix(cell)}"
-            (folder / name).write_bytes(cell)
-            out[column] = {"file": name}
+        if isinstance(cell, list):
+            out[column] = [_cell(item, folder, f"row{number}-{i}-{j}") for j, item in enumerate(cell)]
         else:
-            out[column] = cell
+            out[column] = _cell(cell, folder, f"row{number}-{i}")
     return out
 
 
+def _cell(cell: Any, folder: Path, name: str) -> Any:
+    if not isinstance(cell, bytes):
+        return cell
+    (folder / "example").mkdir(exist_ok=True)
+    path = f"example/{name}{_suffix(cell)}"
+    (folder / path).write_bytes(cell)
+    return {"file": path}
+
+
 def _suffix(data: bytes) -> str:
-    return ".png" if data.startswith(b"\x89PNG") else ".wav" if data.startswith(b"RIFF") else ".bin"
+    known = ((b"\x89PNG", ".png"), (b"RIFF", ".wav"), (b"GIF8", ".gif"))
+    return next((suffix for magic, suffix in known if data.startswith(magic)), ".bin")
 
 
 def written(array: np.ndarray) -> dict[str, Any]:

@@ -30,6 +30,10 @@ from fuseline.tasks import Task, TaskConfig, task_class
 
 PARTS = ("train", "val", "test")
 CHUNK = 256
+TAKEN = " taken as absent"
+"""end of a note of a broken cell, as RowParser writes it"""
+LISTS = ("images", "texts", "video")
+"""modalities whose cells may be lists: their items are compared one by one"""
 
 
 @dataclass
@@ -203,8 +207,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
             raise FuselineError("empty_table", "every row has a broken cell", "see quarantine.csv")
     prepared.profile = builder.to_dict()
     for text, count in taken.items():
-        if text.endswith(" taken as absent"):
-            broken[text.removesuffix(" taken as absent")] = count
+        if text.endswith(TAKEN):
+            broken[text.removesuffix(TAKEN)] = count
     if "errors" not in parser.names:  # of all parts: whether a cell can be read does not depend on the split
         prepared.profile["errors"] = {"kind": "errors", "rows": used, "columns": broken}
     train_rows = max(1, int((part == 0).sum()))
@@ -264,9 +268,10 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
     found = check_leaks(
         prepared.table,
         Split(prepared.part, split.notes),
-        media_columns=[m.columns[0] for m in kinds.values() if m.file],
+        media_columns=[m.columns[0] for m in kinds.values() if m.file and m.name not in LISTS],
         text_columns=[m.columns[0] for m in kinds.values() if m.name == "text"],
         media_root=media.folder,
+        item_columns={m.columns[0]: m.file for m in kinds.values() if m.name in LISTS},
     )
     for modality in kinds.values():
         if isinstance(modality, Graph):
