@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def _by_hand(scores_N: list[float], right_N: list[bool]) -> dict[str, float]:
     """One query: the mean over every order of the candidates that sorts their scores."""
     found: list[dict[str, float]] = []
     for order in permutations(range(len(scores_N))):
-        if any(scores_N[a] < scores_N[b] for a, b in zip(order, order[1:], strict=False)):
+        if any(scores_N[a] < scores_N[b] for a, b in pairwise(order)):
             continue
         hits = [right_N[i] for i in order]
         first = hits.index(True)

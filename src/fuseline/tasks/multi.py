@@ -5,7 +5,7 @@ after the other, then K numbers that say which of them the row has. Outputs are 
 ``<task>.<metric>``.
 
 `Scores.metrics`: every task's own, and `score`, which is watched: the mean over tasks of R² where there is one, else of
-the task's watched metric (where lower is better, of 1 / (1 + it)). Tasks without a row that has their target are left out.
+the task's watched metric (where lower is better, of 1 / (1 + it)). A task of which no row has the target is left out.
 `Scores.details["tasks"]`: by task its `rows` and its own details.
 """
 
@@ -261,7 +261,11 @@ class Multi:
 
     def summary(self, cells: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         own = {
-            name: {"kind": task.name, "column": ", ".join(task.columns), **task.summary({c: cells[c] for c in task.columns})}
+            name: {
+                "kind": task.name,
+                "column": ", ".join(task.columns),
+                **task.summary({c: cells[c] for c in task.columns}),
+            }
             for name, task in self.tasks.items()
         }
         return {"tasks": own}

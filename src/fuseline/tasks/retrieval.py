@@ -7,8 +7,8 @@ file): such rows are no wrong answers of each other. Cells are compared as they 
 `Scores.metrics`: recall_at_1, recall_at_5, recall_at_10, mrr and ndcg_at_10, each the mean of both directions, and each
 direction's own (`mrr_left_to_right`, ...). A row's candidates are the scored rows that have both sides; the others are
 left out, and counted. Intervals resample the queries, against the same candidates.
-`Scores.details`: `candidates`, `left_out`, `shared` (queries with several right answers), `median_rank` by direction, and
-`chance`: the metrics of an order drawn by lot.
+`Scores.details`: `candidates`, `left_out`, `shared` (queries with several right answers), `median_rank` by direction,
+and `chance`: the metrics of an order drawn by lot.
 """
 
 from __future__ import annotations

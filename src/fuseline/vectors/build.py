@@ -66,12 +66,17 @@ def build_index(
     rows: int,
     id: str | None,
     keep: Sequence[str],
+    hidden: Sequence[str] = (),
     media: MediaRoot,
     voice: Voice,
     batch_size: int = 32,
 ) -> tuple[Index, dict[str, int]]:
     """Index the rows of `frames` (first row, frame). Rows that cannot be read, or lack the side, are counted and left
-    out. Returns the index, and counts: rows, indexed, lacking, errors."""
+    out. `hidden`: columns that may be there and are not looked at.
+
+    Returns the index, and counts: rows, indexed, lacking, errors.
+    """
+    unseen = frozenset(hidden)
     counts = {"rows": 0, "indexed": 0, "lacking": 0, "errors": 0}
     writer: Writer | None = None
     first_error: FuselineError | None = None
@@ -81,7 +86,8 @@ def build_index(
                 cells = Table.rows(frame)
                 for i in range(0, len(cells), WINDOW * batch_size):
                     some = cells[i : i + WINDOW * batch_size]
-                    parsed = [predictor.rows.parse(row, media, start + i + j) for j, row in enumerate(some)]
+                    seen = [{c: v for c, v in row.items() if c not in unseen} for row in some]
+                    parsed = [predictor.rows.parse(row, media, start + i + j) for j, row in enumerate(seen)]
                     counts["rows"] += len(some)
                     counts["errors"] += sum(p.error is not None for p in parsed)
                     first_error = first_error or next((p.error for p in parsed if p.error is not None), None)
@@ -95,7 +101,9 @@ def build_index(
                     writer.add(vectors_NE[there], [_kept(start + i + int(j), some[int(j)], id, keep) for j in there])
                 advance(len(cells))
         if writer is None or writer.rows == 0:
-            reason = str(first_error) if first_error is not None else f"no row has {', '.join(columns_of(predictor, side))}"
+            reason = (
+                str(first_error) if first_error is not None else f"no row has {', '.join(columns_of(predictor, side))}"
+            )
             raise FuselineError("empty_table", f"nothing to index: {reason}", "")
         counts["indexed"] = writer.rows
         counts["lacking"] = counts["rows"] - counts["errors"] - writer.rows
@@ -117,7 +125,11 @@ def build_index(
 
 
 def _kept(row: int, cells: Mapping[str, Any], id: str | None, keep: Sequence[str]) -> dict[str, Any]:
-    return {"row": row, "id": None if id is None else plain(cells.get(id)), "cells": {c: plain(cells.get(c)) for c in keep}}
+    return {
+        "row": row,
+        "id": None if id is None else plain(cells.get(id)),
+        "cells": {c: plain(cells.get(c)) for c in keep},
+    }
 
 
 def plain(cell: Any) -> Any:

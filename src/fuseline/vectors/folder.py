@@ -1,7 +1,7 @@
 """An index's folder. Dimensions: N rows, Q queries, E embedding.
 
-`index.json` holds the format's version, which package made the vectors, and the sha256 of every other member, all checked
-before anything is read; then the members are mapped into memory, so that an index may be larger than it:
+`index.json` holds the format's version, which package made the vectors, and the sha256 of every other member, all
+checked before anything is read; then the members are mapped into memory, so that an index may be larger than it:
 
 - `vectors.f32`: unit vectors, float32, row after row
 - `graph.usearch`: a small-world graph over them (HNSW, Malkov & Yashunin 2018) as usearch writes it
@@ -59,7 +59,7 @@ def _usearch() -> Any:
 
 
 class Writer:
-    """Writes an index beside its place, and puts it there when it is whole. One thread adds: equal rows, equal bytes."""
+    """Writes an index beside its place, and puts it there when it is whole. One thread adds: same rows, same bytes."""
 
     def __init__(self, target: Path, dim: int) -> None:
         self.target, self.dim, self.rows = target, dim, 0
@@ -125,10 +125,9 @@ class Index:
         self.rows, self.dim = int(manifest["rows"]), int(manifest["dim"])
         self.package, self.version = str(manifest["package"]["name"]), str(manifest["package"]["version"])
         self.side = str(manifest["side"])
-        shape = (self.rows, self.dim)
-        self.vectors_NE: np.ndarray = np.memmap(folder / VECTORS, "<f4", "r", shape=shape) if self.rows else np.empty(shape)
-        self._offsets_N: np.ndarray = np.memmap(folder / OFFSETS, "<u8", "r") if self.rows else np.empty(0, np.uint64)
-        self._lines: np.ndarray = np.memmap(folder / ROWS, np.uint8, "r") if self.rows else np.empty(0, np.uint8)
+        self.vectors_NE: np.ndarray = np.memmap(folder / VECTORS, "<f4", "r", shape=(self.rows, self.dim))
+        self._offsets_N: np.ndarray = np.memmap(folder / OFFSETS, "<u8", "r")
+        self._lines: np.ndarray = np.memmap(folder / ROWS, np.uint8, "r")
         self._graph: Any = None
         self._lock = threading.Lock()
 
@@ -221,7 +220,7 @@ def read_index(folder: str | Path) -> Index:
         _ = str(manifest["side"]), str(manifest["package"]["version"]), str(manifest["package"]["name"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _broken(f"{folder / MANIFEST} is not laid out as an index's") from None
-    if set(known) != set(MEMBERS) or rows < 0 or dim < 1:
+    if set(known) != set(MEMBERS) or rows < 1 or dim < 1:
         raise _broken(f"{folder / MANIFEST} is not laid out as an index's")
     for name, (digest, size) in known.items():
         path = folder / name

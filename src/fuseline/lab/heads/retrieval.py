@@ -55,7 +55,7 @@ class RetrievalHead(Head):
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         """`targets`: digests of both sides (B, 2). With s_ij the cosine of left i and right j, τ the temperature:
 
-        InfoNCE: mean of -log softmax_j(s_ij / τ)_i and of -log softmax_i(s_ij / τ)_j over the rows that have both sides.
+        InfoNCE: mean of -log softmax_j(s_ij / τ)_i and -log softmax_i(s_ij / τ)_j over the rows that have both sides.
         SigLIP: mean over rows of -Σ_j log σ(z_ij·(s_ij / τ + b)), z 1 for a row's own pair, else -1.
 
         Other rows with the same left or the same right are neither right nor wrong: they are left out of the sums. Rows
