@@ -3,9 +3,9 @@
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.run import Run
-from fuseline.api.search import index, search
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
+from fuseline.api.vectors import index, search
 
 __all__ = [
     "Run",

@@ -20,9 +20,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Component, Frozen, read_options
+from fuseline.recipe import Component, Stratify, read_options
 from fuseline.tasks import Task, metrics, task_class
-from fuseline.tasks.base import Decoded, Metric, Scores
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.classification import RANKING_CELLS
 
@@ -30,8 +30,10 @@ NUMBERS = "biuf"
 """kinds of arrays that can be packed"""
 
 
-class MultiConfig(Frozen):
+class MultiConfig(TaskConfig):
     """Options of the multi task."""
+
+    targets_may_be_absent: ClassVar[bool] = True
 
     tasks: dict[str, Component] = Field(
         min_length=2, description="name -> a task with its `kind` and options; `target` is the name unless it is given"
@@ -84,7 +86,8 @@ class Place(NamedTuple):
 class Multi:
     """Tasks by name, each fitted on its own columns."""
 
-    Config: ClassVar[type[Frozen]] = MultiConfig
+    Config: ClassVar[type[TaskConfig]] = MultiConfig
+    stratify: ClassVar[Stratify] = "none"
     name = "multi"
     mode = ""
     metric = "score"
@@ -259,12 +262,13 @@ class Multi:
                 error_NK[rows, k] = _standing(np.array(found["error"], dtype=np.float64))
         return {"error": [metrics.plain(v) for v in metrics.mean_defined(error_NK)]}
 
-    def summary(self, cells: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """`tasks`: task -> its kind, column and own summary, of the rows that have its target."""
         own = {
             name: {
                 "kind": task.name,
                 "column": ", ".join(task.columns),
-                **task.summary({c: cells[c] for c in task.columns}),
+                **task.summary({part: _with_some(columns, task.columns) for part, columns in cells.items()}),
             }
             for name, task in self.tasks.items()
         }
@@ -278,6 +282,13 @@ class Multi:
 def own_outputs(name: str, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """One task's outputs under their own names."""
     return {key[len(name) + 1 :]: value for key, value in outputs.items() if key.startswith(name + ".")}
+
+
+def _with_some(cells: Mapping[str, Sequence[Any]], columns: Sequence[str]) -> dict[str, list[Any]]:
+    """These columns of the rows that have a cell in one of them."""
+    rows = list(zip(*(cells[c] for c in columns), strict=True))
+    kept = [row for row in rows if any(cell is not None for cell in row)]
+    return {c: [row[i] for row in kept] for i, c in enumerate(columns)}
 
 
 def _first(task: Task, cells: Mapping[str, Sequence[Any]]) -> np.ndarray:

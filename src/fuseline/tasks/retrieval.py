@@ -22,9 +22,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Frozen
+from fuseline.recipe import Stratify
 from fuseline.tasks import metrics
-from fuseline.tasks.base import Decoded, Metric, Scores
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.ranking import NAMES, place
 
@@ -34,7 +34,7 @@ DIGITS = 6
 """of the vectors in an answer"""
 
 
-class RetrievalConfig(Frozen):
+class RetrievalConfig(TaskConfig):
     """Options of the retrieval task."""
 
     left: tuple[str, ...] = Field(min_length=1, description="inputs (their names) that are fused to the one vector")
@@ -63,9 +63,8 @@ class RetrievalConfig(Frozen):
 class Retrieval:
     """Two vectors a row, near where they belong together."""
 
-    Config: ClassVar[type[Frozen]] = RetrievalConfig
-    targets_may_be_inputs: ClassVar[bool] = True
-    stratify: ClassVar[Literal["classes", "numbers", "none"]] = "none"
+    Config: ClassVar[type[TaskConfig]] = RetrievalConfig
+    stratify: ClassVar[Stratify] = "none"
     name = "retrieval"
     mode = ""
     metric = "mrr"
@@ -161,7 +160,8 @@ class Retrieval:
         before_N = np.mean([values[way]["rank"] - 1 for way in WAYS], axis=0)
         return {"error": [float(v) if np.isfinite(v) else None for v in before_N]}
 
-    def summary(self, cells: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """`sides`: the columns of each."""
         del cells
         return {"sides": {side: list(columns) for side, columns in self.sides.items()}}
 

@@ -28,7 +28,7 @@ class MultiHead(Head):
         self.names = tuple(task.tasks)
         self.places, self.width = task.places, task.width
         # A list, not a dict by name: a task may be called "loss" or "training".
-        self.heads = nn.ModuleList(
+        self.heads: Any = nn.ModuleList(
             head_class(one.name)(one, inputs, width=width, dropout=dropout) for one in task.tasks.values()
         )
         weights = task.config.weights
