@@ -63,6 +63,16 @@ TINY = {"text": tiny.TEXT, "image": tiny.IMAGE, "audio": tiny.AUDIO}
 TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
+    "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
+    "multi": [
+        {
+            "tasks": {
+                "grade": {"kind": "classification"},
+                "numbers": {"kind": "regression", "targets": ["score", "dose"]},
+                "pair": {"kind": "retrieval", "left": ["note"], "right": ["vitals"], "dim": 8},
+            }
+        }
+    ],
 }
 TARGETS: dict[str, list[Any]] = {
     "sick": ["yes", "no"] * 6,
@@ -120,11 +130,12 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    return [
-        Case(f"task-{kind}-{i}", {}, ("note", "vitals"), fusion="concat", task=(kind, i), exported=i > 0)
-        for kind in TASKS
-        for i in range(len(TASK_OPTIONS[kind]))
-    ]
+    inputs, cases = ("note", "vitals"), []
+    for kind in TASKS:
+        for i in range(len(TASK_OPTIONS[kind])):
+            exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, fusion="concat", task=(kind, i), exported=exported))
+    return cases
 
 
 def cases() -> list[Case]:
@@ -165,9 +176,8 @@ class Subject:
         self.parser = RowParser(self.recipe, modalities)
         task = task_class(kind)
         config = read_options(task.Config, self.recipe.task.options, "task")
-        columns = [TASK_OPTIONS[kind][number].get("target")] if "target" in TASK_OPTIONS[kind][number] else None
-        columns = columns or TASK_OPTIONS[kind][number]["targets"]
-        self.task = task.fit(config, {c: TARGETS[c] for c in columns})
+        self.task = task.fit(config, {c: TARGETS[c] for c in config.columns})
+        self.task.check(modalities)
         self.model = disturbed(build_model(self.recipe, plans, modalities, self.task).eval())
         self.names = self.parser.names
         self.rows = [self.parsed(row) for row in self.cells]

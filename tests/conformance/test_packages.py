@@ -107,7 +107,4 @@ def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]
 
 
 def _numbers(answer: dict[str, Any]) -> list[float]:
-    if "probabilities" in answer:
-        return list(answer["probabilities"].values())
-    value = answer["value"]
-    return list(value.values()) if isinstance(value, dict) else [value]
+    return checks.numbers([answer.get("probabilities"), answer["value"], answer.get("details")])
