@@ -27,6 +27,8 @@ LISTED = 4096
 OUTPUTS = {
     "logits": "one number a label, in the order of task.labels",
     "prediction": "one number a target, in the order of task.targets, in the targets' own units",
+    "left": "the vector of the left side, length 1; all 0 where the row has none of its inputs",
+    "right": "the vector of the right side, length 1; all 0 where the row has none of its inputs",
     "embedding": "the fused vector of the row, for search or clustering",
 }
 
@@ -58,7 +60,7 @@ def signature(
                 "name": name,
                 "dtype": dtype,
                 "shape": ["batch", *shape[1:]],
-                "meaning": OUTPUTS.get(name.removeprefix(OUTPUT), "of the task"),
+                "meaning": OUTPUTS.get(name.removeprefix(OUTPUT).rpartition(".")[2], "of the task"),
             }
             for name, (dtype, shape) in exported.outputs.items()
         ],
@@ -111,6 +113,12 @@ def task_words(task: Task) -> dict[str, Any]:
             out["positive"] = finite(classes[task.positive])  # type: ignore[attr-defined]
     elif task.name == "regression":
         out["decode"] = "prediction is the answer, in the units of the training table"
+    elif task.name == "retrieval":
+        out |= {side: list(getattr(task.config, side)) for side in ("left", "right")}  # type: ignore[attr-defined]
+        out["decode"] = "rows are compared by the dot product of one side's vector with the other's; these are cosines"
+    elif task.name == "multi":
+        out["tasks"] = {name: task_words(own) for name, own in task.tasks.items()}  # type: ignore[attr-defined]
+        out["decode"] = "the outputs TASK.NAME are task TASK's output NAME, to be read as `tasks` says"
     else:
         out["decode"] = f"as fuseline's task {task.name} does; this export has no words for it"
     return out
