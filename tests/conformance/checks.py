@@ -16,7 +16,7 @@ def same_answer(subject: Subject, a: Outputs, b: Outputs, place: int) -> None:
     assert gap(a, b, slice(0, 1), slice(place, place + 1)) < TOLERANCE
     one = subject.task.decode({k: v[:1] for k, v in a.items()})[0].value
     two = subject.task.decode({k: v[place : place + 1] for k, v in b.items()})[0].value
-    if isinstance(one, (str, list)):
+    if isinstance(one, str) or (isinstance(one, list) and all(isinstance(v, str) for v in one)):
         assert one == two
     else:
         np.testing.assert_allclose(numbers(one), numbers(two), rtol=TOLERANCE, atol=TOLERANCE)

@@ -63,6 +63,7 @@ TINY = {"text": tiny.TEXT, "image": tiny.IMAGE, "audio": tiny.AUDIO}
 TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
+    "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
     "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
     "multi": [
         {
@@ -74,11 +75,14 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
         }
     ],
 }
+TASK_INPUTS = {"forecast": ("pulse", "vitals")}
+"""what a task reads where it needs more than any inputs"""
 TARGETS: dict[str, list[Any]] = {
     "sick": ["yes", "no"] * 6,
     "grade": ["mild", "worse", "worst"] * 4,
     "labels": ["cold;cough", "cough", "fever"] * 4,
     "score": [float(i) for i in range(12)],
+    "pulse@next": [[[60.0 + i, 70.0 - i], [61.0, None], [62.0 + i, 72.0]] for i in range(12)],
     "dose": [1000.0 - 3.5 * i for i in range(12)],
 }
 
@@ -130,11 +134,12 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    inputs, cases = ("note", "vitals"), []
+    cases = []
     for kind in TASKS:
+        inputs = TASK_INPUTS.get(kind, ("note", "vitals"))
         for i in range(len(TASK_OPTIONS[kind])):
             exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
-            cases.append(Case(f"task-{kind}-{i}", {}, inputs, fusion="concat", task=(kind, i), exported=exported))
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, "", "concat", (kind, i), exported))
     return cases
 
 

@@ -30,6 +30,7 @@ BAD: dict[str, Any] = {
     "image": b"no picture",
     "audio": b"no sound",
     "tabular": "neither a number nor a date",
+    "timeseries": [1.0, "two"],
 }
 
 
