@@ -10,7 +10,6 @@ STATUS = {
     "unknown_version": 404,
     "not_found": 404,
     "not_allowed": 405,
-    "other_package": 409,
     "too_large": 413,
     "headers_too_large": 431,
     "unsupported_type": 415,
@@ -34,7 +33,6 @@ GRPC = {
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
-    409: "FAILED_PRECONDITION",
     413: "INVALID_ARGUMENT",  # not RESOURCE_EXHAUSTED: sending it again would not help
     415: "INVALID_ARGUMENT",
     422: "INVALID_ARGUMENT",
