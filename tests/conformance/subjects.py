@@ -71,6 +71,16 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
     "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
+    "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
+    "multi": [
+        {
+            "tasks": {
+                "grade": {"kind": "classification"},
+                "numbers": {"kind": "regression", "targets": ["score", "dose"]},
+                "pair": {"kind": "retrieval", "left": ["note"], "right": ["vitals"], "dim": 8},
+            }
+        }
+    ],
 }
 TASK_INPUTS = {"forecast": ("pulse", "vitals")}
 """what a task reads where it needs more than any inputs"""
@@ -139,11 +149,13 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    return [
-        Case(f"task-{kind}-{i}", {}, TASK_INPUTS.get(kind, ("note", "vitals")), "", "concat", (kind, i), i > 0)
-        for kind in TASKS
-        for i in range(len(TASK_OPTIONS[kind]))
-    ]
+    cases = []
+    for kind in TASKS:
+        inputs = TASK_INPUTS.get(kind, ("note", "vitals"))
+        for i in range(len(TASK_OPTIONS[kind])):
+            exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, "", "concat", (kind, i), exported))
+    return cases
 
 
 def cases() -> list[Case]:

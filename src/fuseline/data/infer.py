@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -57,6 +58,8 @@ class Inferred:
     task_reason: str = ""
     split: dict[str, Any] = field(default_factory=dict)
     split_reason: str = ""
+    sides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """of retrieval: left and right, their columns"""
 
     def __getitem__(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
@@ -94,6 +97,53 @@ def infer(table: Table, target: str | None = None) -> Inferred:
         columns.append(column)
     split, split_reason = _split(columns, task)
     return Inferred(table.n_rows, columns, target, task, task_reason, split, split_reason)
+
+
+def infer_many(table: Table, targets: Sequence[str]) -> Inferred:
+    """Several targets, one task each. A column that may give one of them away is suspected."""
+    found = [infer(table, target) for target in targets]
+    columns = []
+    for choices in zip(*(f.columns for f in found), strict=True):
+        first = next((c for c in choices if c.kind == "target"), None)
+        columns.append(first or next((c for c in choices if c.kind == "leak"), choices[0]))
+    tasks = {f.target: f.task for f in found}
+    split, reason = _split(columns, {"kind": "multi"})
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "rows lack some targets, so that none of them can spread the rows"
+    return replace(
+        found[0],
+        columns=columns,
+        target=", ".join(targets),
+        task={"kind": "multi", "tasks": tasks},
+        task_reason="; ".join(f"{f.target}: {f.task_reason.removeprefix('target: ')}" for f in found),
+        split=split,
+        split_reason=reason,
+    )
+
+
+def infer_pair(table: Table, left: Sequence[str], right: Sequence[str]) -> Inferred:
+    """Columns whose rows are to find each other; all others are left aside.
+
+    Raises FuselineError ``missing_column``, ``bad_usage``.
+    """
+    table.require([*left, *right])
+    if set(left) & set(right) or not left or not right:
+        raise FuselineError("bad_usage", "a pair needs different columns on both sides", "--left title --right photo")
+    found = infer(table)
+    columns = []
+    for column in found.columns:
+        if column.name in (*left, *right):
+            if column.kind in ("group", "split", "ignored"):
+                message = f"{column.name} is no input: {column.reason}"
+                raise FuselineError("bad_usage", message, "choose another column, or write the recipe by hand")
+        elif column.kind not in ("group", "split"):
+            column = replace(column, kind="ignored", reason=f"on neither side; {column.reason}")
+        columns.append(column)
+    split, reason = _split(columns, None)
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "there are no classes to spread"
+    sides = {"left": tuple(left), "right": tuple(right)}
+    return replace(found, columns=columns, task={"kind": "retrieval"}, split=split, split_reason=reason, sides=sides)
 
 
 def _sample_rows(n: int) -> np.ndarray:
