@@ -118,8 +118,9 @@ def look(files: RunFiles, rows: Sequence[int], octets: int) -> tuple[Looked, str
     different = list(dict.fromkeys(rows))
     shown, why = _cells(files, different)
     media, budget = MediaRoot(_media_root(files)), _Budget(octets)
+    near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
     views = {
-        row: _card(files, {"row": row, "part": ""}, cells, media, budget).cells
+        row: _card(files, {"row": row, "part": ""}, cells, media, budget, near).cells
         for row, cells in zip(different, shown, strict=True)
     }
     return views.__getitem__, why
