@@ -11,7 +11,7 @@ from fuseline.data.infer import Column, Inferred
 from fuseline.errors import FuselineError
 
 TABULAR = ("number", "category", "boolean", "date")
-MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph")
+MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph", "timeseries")
 
 
 def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:

@@ -13,6 +13,7 @@ import polars as pl
 
 from fuseline.data.beside import Beside
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
+from fuseline.data.series import NEXT, looks_like_series, read_series
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError
@@ -172,6 +173,8 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     if not values:
         raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
     classification: dict[str, Any] = {"kind": "classification", "target": target}
+    if looks_like_series(values[:60]) and (target.endswith(NEXT) or _has_fractions(values[:60])):
+        return {"kind": "forecast", "target": target}, "target: lists of numbers, the steps that come next"
     if all(isinstance(v, list) or (isinstance(v, str) and _is_json_list(v)) for v in values):
         return classification, "target: any number of labels a row (its cells are lists)"
     labels = [key_of(v) for v in values]
@@ -190,6 +193,12 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     )
     many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
     return classification, f"target: {len(count)} classes ({shown}){many}"
+
+
+def _has_fractions(values: list[Any]) -> bool:
+    """Numbers of labels are whole ones."""
+    found = [series for v in values if (series := read_series(v, "", None)) is not None]
+    return any((s[~np.isnan(s)] % 1 != 0).any() for s in found)
 
 
 def _is_json_list(text: str) -> bool:
