@@ -3,8 +3,8 @@
 Targets are encoded as (K, 5) float32: class number and x1 y1 x2 y2, in the units of the cell (pixels of the stored
 picture as it is seen, its EXIF orientation applied; or, `normalised`, shares of it), rows of class -1 behind them.
 
-Outputs: `logits` (B, Q, C), a sigmoid each; `boxes` (B, Q, 4) x1 y1 x2 y2 as shares of the picture; `picture` (B, 2) its
-width and height in pixels, 0 where the row has no picture. An answer is in pixels of the picture that was sent.
+Outputs: `logits` (B, Q, C), a sigmoid each; `boxes` (B, Q, 4) x1 y1 x2 y2 as shares of the picture; `picture` (B, 2)
+its width and height in pixels, 0 where the row has no picture. An answer is in pixels of the picture that was sent.
 
 What is scored and how is said in :mod:`fuseline.tasks.detection_scores`.
 """
@@ -40,7 +40,7 @@ class DetectionConfig(Frozen):
     target: str = Field(min_length=1, description="the column with the boxes: a JSON list, or a list of structs")
     image: str | None = Field(None, description="the input whose picture the boxes are on, where there are several")
     format: Form = Field("xyxy", description="what four numbers mean where the cell does not say: corners, or a size")
-    normalised: bool = Field(False, description="whether boxes are shares of the picture's width and height, not pixels")
+    normalised: bool = Field(False, description="boxes are shares of the picture's width and height, not pixels")
     classes: tuple[Label, ...] | None = Field(None, description="all classes, in order; default: those of training")
     max_boxes: int | None = Field(
         None, ge=1, le=300, description="most boxes of a row; default: half as many again as in training, at least 10"
@@ -60,7 +60,10 @@ class DetectionConfig(Frozen):
         default_factory=dict, description="labels that change places in a mirrored picture, e.g. {left: right}"
     )
     zoom: float = Field(
-        0.15, ge=0, le=0.8, description="pictures are zoomed and shifted by up to this share while training, boxes along"
+        0.15,
+        ge=0,
+        le=0.8,
+        description="pictures are zoomed and shifted by up to this share in training, boxes along",
     )
 
 
@@ -105,6 +108,9 @@ class Detection(Plain):
         if not config.normalised and max(max(box.xyxy) for box in every) <= 1.0:
             message = "every box lies between 0 and 1: these are no pixels"
             raise FuselineError("bad_recipe", message, "set `task.normalised: true`", column=column)
+        if len({box.label is None for box in every}) > 1:
+            message = "some boxes of training rows have a label and others have none"
+            raise FuselineError("bad_recipe", message, "give all of them one, or none", column=column)
         classes, counts = classes_of(_label(box) for box in every)
         if config.classes is not None:
             classes = list(config.classes)

@@ -67,7 +67,9 @@ class _Label(NamedTuple):
 class Sheet:
     """All that the metrics of one set of rows need, computed once."""
 
-    def __init__(self, labels: Sequence[str], truths: Sequence[Truth], found: Sequence[Found], threshold: float) -> None:
+    def __init__(
+        self, labels: Sequence[str], truths: Sequence[Truth], found: Sequence[Found], threshold: float
+    ) -> None:
         self.labels, self.rows = list(labels), len(truths)
         self.per_label = [self._gather(c, truths, found) for c in range(len(labels))]
         self.hits_N, self.answers_N, self.truths_N, self.overlap_N = (np.zeros(self.rows) for _ in range(4))
@@ -90,9 +92,7 @@ class Sheet:
             return _Label(np.zeros(0, int), np.zeros(0), np.zeros((len(IOUS), 0), bool), counts_N)
         score_D = np.concatenate(scores)
         order = np.argsort(-score_D, kind="mergesort")
-        return _Label(
-            np.concatenate(rows)[order], score_D[order], np.concatenate(rights, axis=1)[:, order], counts_N
-        )
+        return _Label(np.concatenate(rows)[order], score_D[order], np.concatenate(rights, axis=1)[:, order], counts_N)
 
     def precisions(self, label: int, weights_RN: np.ndarray) -> np.ndarray:
         """Average precision (R, U) of one label; NaN where no drawn row has a true box of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,16 @@ from fuseline.lab.tokens import Tokens
 
 NOWHERE = -10.0
 """the place of a token that stands for the whole picture (a class token): far from every place"""
+
+
+Config = TypeVar("Config")
+
+
+def grid_of_all(config: Config) -> Config:
+    """For a config's validator: one token for the whole picture has no place in it."""
+    if config.grid and config.tokens != "all":  # type: ignore[attr-defined]
+        raise ValueError("grid says where tokens are, and tokens: pooled leaves one for the whole picture")
+    return config
 
 
 def placed(tokens: Tokens, sides_B2: Tensor | None) -> Tokens:

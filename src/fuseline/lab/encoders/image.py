@@ -31,7 +31,7 @@ class SmallImageConfig(Frozen):
     @model_validator(mode="after")
     def _places_stay(self) -> SmallImageConfig:
         if self.grid and (self.augment or self.mirror):
-            raise ValueError("augment and mirror would move the picture under its places; set augment: 0, mirror: false")
+            raise ValueError("augment and mirror would move the picture under its places: augment: 0, mirror: false")
         return self
 
 
@@ -62,7 +62,8 @@ class Residual(nn.Module):
 class SmallImage(Encoder):
     """A compact residual network, with random views of the pictures while training.
 
-    In: `pixels` uint8 (B, H, W, 3), with `grid` also `sides` (B, 2). Out: the last map's cells, row by row, as tokens (B, T, D), all real.
+    In: `pixels` uint8 (B, H, W, 3), with `grid` also `sides` (B, 2). Out: the last map's cells, row by row, as tokens
+    (B, T, D), all real.
     """
 
     Config: ClassVar[type[Frozen]] = SmallImageConfig

@@ -1,4 +1,4 @@
-"""What makes proposed boxes right. Dimensions: B batch, Q queries, K true boxes of a row, N matched pairs, C classes."""
+"""What makes proposed boxes right. Dimensions: B batch, Q queries, K true boxes of a row, N matches, C classes."""
 
 from __future__ import annotations
 

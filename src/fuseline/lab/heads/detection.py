@@ -33,7 +33,7 @@ NOTHING = -20.0
 
 
 def waves(places: Tensor, width: int) -> Tensor:
-    """Sines and cosines of each coordinate (..., n) at width / 2n frequencies, as DAB-DETR places boxes. (..., width)"""
+    """Sines and cosines of each coordinate (..., n) at width / 2n frequencies, as DAB-DETR has them. (..., width)"""
     count = places.shape[-1]
     half = width // (2 * count)
     rate = 2 * math.pi * 20.0 ** (torch.arange(half, dtype=torch.float32, device=places.device) / half)
@@ -76,7 +76,7 @@ class DetectionHead(Head):
 
     Unlike them: the boxes start where k-means finds those of the training rows, and each layer also reads the picture
     at a lattice of points over its box, weighting the tokens by their distance to the point: with few hundred rows
-    attention alone finds edges too slowly. The score is trained towards the overlap (:mod:`fuseline.lab.heads.box_loss`).
+    attention alone finds edges too slowly. The score is trained towards the overlap: see `box_loss`.
 
     A row without a picture: scores of 0, boxes of no size.
     """
