@@ -18,8 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Frozen
-from fuseline.tasks.base import Decoded, Metric, Plain, Scores
+from fuseline.recipe import Stratify
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.boxes import Box, Form, parse_boxes, suppress
 from fuseline.tasks.detection_scores import MOST, Found, Sheet, Truth, agreement, best_threshold
@@ -34,7 +34,7 @@ TOLD = 0.05
 """score from which on a candidate is told of beside the answer"""
 
 
-class DetectionConfig(Frozen):
+class DetectionConfig(TaskConfig):
     """Options of the detection task."""
 
     target: str = Field(min_length=1, description="the column with the boxes: a JSON list, or a list of structs")
@@ -66,13 +66,18 @@ class DetectionConfig(Frozen):
         description="pictures are zoomed and shifted by up to this share in training, boxes along",
     )
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.target,)
 
-class Detection(Plain):
+
+class Detection:
     """Boxes to arrays and the model's proposals back to boxes."""
 
-    Config: ClassVar[type[Frozen]] = DetectionConfig
+    Config: ClassVar[type[TaskConfig]] = DetectionConfig
+    stratify: ClassVar[Stratify] = "none"
     name = "detection"
-    stratify: ClassVar[Literal["classes", "numbers", "none"]] = "none"
+    mode = ""
 
     def __init__(
         self,
@@ -160,6 +165,17 @@ class Detection(Plain):
 
     def check(self, inputs: Mapping[str, Any]) -> None:
         self.picture_of(inputs)
+
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """`counts`: part -> label -> boxes; `empty`: part -> rows whose picture holds nothing."""
+        counts: dict[str, dict[str, int]] = {}
+        empty: dict[str, int] = {}
+        for part, columns in cells.items():
+            rows = [boxes for cell in columns[self.config.target] if (boxes := self._parsed(cell)) is not None]
+            texts = [text_of(_label(box)) for boxes in rows for box in boxes]
+            counts[part] = {name: texts.count(name) for name in self.names if name in texts}
+            empty[part] = sum(not boxes for boxes in rows)
+        return {"counts": counts, "empty": empty}
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         column = self.columns[0]

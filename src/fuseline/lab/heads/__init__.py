@@ -17,5 +17,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "detection":
+            from fuseline.lab.heads.detection import DetectionHead
+
+            return DetectionHead
         case _:
             raise unknown_kind("head", task, TASKS)

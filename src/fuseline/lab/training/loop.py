@@ -87,6 +87,12 @@ def _ctrl_c_as_ever(trainer: pl.Trainer) -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
+def begin(prepared: Prepared, model: FusionModel) -> None:
+    """Show the head all training rows once, if it asks for them."""
+    batches = prepared.reader.batches(prepared.rows("train"), 256)
+    model.head.begin((batch.arrays, batch.targets) for batch in batches if batch.targets is not None)
+
+
 def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
     """Encode each cell of each frozen input once, if the cache holds them all; else they are encoded in every step."""
     frozen = [n for n in model.names if prepared.plans[n].tune == "frozen"]
