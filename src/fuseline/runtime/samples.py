@@ -72,7 +72,7 @@ def made_rows(predictor: Predictor, count: int) -> Samples:
 
 def _made(modality: Modality) -> Any:
     dummies, specs = modality.collate([None]), modality.arrays()
-    if len(specs) > 1 and not modality.lengths:
+    if len(specs) > 1 and not modality.lengths and not modality.file:
         return None  # a record of several arrays: its dummy costs as much as any
     name, spec = next(iter(specs.items()))
     shape = []

@@ -120,7 +120,7 @@ def areas(boxes_K4: np.ndarray) -> np.ndarray:
 def iou(a_K4: np.ndarray, b_L4: np.ndarray) -> np.ndarray:
     """Intersection over union of every pair (K, L); 0 where both are empty. Scaling an axis changes nothing."""
     overlap_KL, union_KL = _overlap(a_K4, b_L4)
-    return np.divide(overlap_KL, union_KL, out=np.zeros_like(overlap_KL), where=union_KL > 0)
+    return np.asarray(np.divide(overlap_KL, union_KL, out=np.zeros_like(overlap_KL), where=union_KL > 0))
 
 
 def giou(a_K4: np.ndarray, b_L4: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 A detection is right at an IoU threshold where it is the best-scored one left that overlaps a box of its label, not yet
 taken, by at least as much: in the order of scores, each takes the box that it overlaps most. Average precision is the
 mean, over recalls of 0, 0.01 ... 1, of the highest precision at that recall or a higher one; labels without a true box
-are left out. At most 100 detections a row. Equal to pycocotools' `bbox` without crowds and sizes; a test compares them.
+are left out. At most 100 detections a row. Equal to pycocotools' `bbox` without crowds and sizes (tested).
 
-`Scores.metrics`: map_50_95 (mean over IoU 0.5, 0.55 ... 0.95), map_50, map_75; of the boxes that are answered, i.e. above
+`Scores.metrics`: map_50_95 (mean over IoU 0.5, 0.55 ... 0.95), map_50, map_75; of the boxes that are answered, above
 the threshold, at an IoU of 0.5: precision, recall, f1; and iou, the mean overlap of those that are right.
 `Scores.details`: per_class [{label, ap_50_95, ap_50, ap_75, support}], pr [{label, recall, precision, ap}] at IoU 0.5,
 notes [text].
@@ -185,7 +185,7 @@ def best_threshold(sheet: Sheet) -> float | None:
 
 def _average(right_RD: np.ndarray, seen_RD: np.ndarray, total_R: np.ndarray) -> np.ndarray:
     """COCO's 101-point average precision (R,), from running sums of right and of all detections."""
-    rows, columns = right_RD.shape
+    columns = right_RD.shape[1]
     out_R = np.where(total_R > 0, 0.0, np.nan)
     if columns == 0:
         return out_R

@@ -152,9 +152,7 @@ def test_moved_pictures_take_their_boxes_along() -> None:
     pixels[:, 16:40, 8:28] = 255
     boxes = torch.tensor([18 / 64, 28 / 64, 20 / 64, 24 / 64]).expand(32, 1, 4)
     labels = torch.zeros(32, 1, dtype=torch.long)
-    moved, told, turned = box_views.moved_views(
-        pixels, boxes, labels, zoom=0.3, mirror=True, swap=torch.tensor([1, 0])
-    )
+    moved, told, turned = box_views.moved_views(pixels, boxes, labels, zoom=0.3, mirror=True, swap=torch.tensor([1, 0]))
     flipped = 0
     for b in range(32):
         grey = moved[b, :, :, 0].float()

@@ -109,7 +109,7 @@ class Reader:
         return value, note
 
     def _encode(self, name: str, value: Any) -> Kept:
-        """One cell (None: what stands for an absent one) at a time, so that what is kept depends on the cell alone and never on its neighbours."""
+        """One cell at a time, so that what is kept depends on it alone. None: what stands for an absent cell."""
         encoder = self.frozen[name][1]
         arrays = self.parser.modalities[name].collate([value])
         with torch.inference_mode():
