@@ -100,9 +100,3 @@ def test_suppression_keeps_the_best_of_a_label() -> None:
     kept = boxes.suppress(found, np.array([0, 0, 1, 0]), 0.7)
     assert kept.tolist() == [True, False, True, True]
 
-
-def test_what_looks_like_boxes() -> None:
-    assert boxes.looks_like_boxes('[{"label": "a", "xyxy": [1, 2, 3, 4]}]')
-    assert boxes.looks_like_boxes([[50, 60, 20, 20]])
-    for cell in ("[]", '["a", "b"]', "[1, 2, 3, 4]", "text", None):
-        assert not boxes.looks_like_boxes(cell)

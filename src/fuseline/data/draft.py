@@ -75,12 +75,13 @@ def _inputs(columns: list[Column]) -> Iterable[str]:
 
 def _task(inferred: Inferred, target: str | None) -> Iterable[str]:
     if target is None or inferred.task is None:
-        yield "  kind: classification   # or regression"
+        yield "  kind: classification   # or regression, detection"
         yield "  target: TARGET   # the column to predict"
         return
     for key, value in inferred.task.items():
         comment = f"   # {_plain(inferred.task_reason)}" if key == "target" else ""
-        yield f"  {key}: {scalar(str(value))}{comment}"
+        text = str(value).lower() if isinstance(value, bool) else scalar(str(value))
+        yield f"  {key}: {text}{comment}"
 
 
 def _input_name(column: str, taken: set[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fuseline.data.boxlike import box_like
 from fuseline.data.media import MEDIA, embedded_bytes, is_url, kind_of_bytes, kind_of_ending, read_head, word_set
 
 Kind = Literal["image", "audio", "text", "category", "number", "boolean", "date", "group", "split", "ignored"]
@@ -74,6 +75,8 @@ def guess_column(name: str, kind: pl.DataType, cells: Sequence[Any], rows: Seque
     media = _guess_media(values, folder)
     if media:
         return media
+    if box_like(values):
+        return Guess("ignored", "boxes on a picture: to predict them, name the column as the target")
     if any(isinstance(v, (list, dict)) for v in values):
         return Guess("ignored", "lists or mappings: no modality reads them")
     words = [key_of(v) for v in values]

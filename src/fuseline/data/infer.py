@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from fuseline.data.boxlike import box_like
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
@@ -79,7 +80,7 @@ def infer(table: Table, target: str | None = None) -> Inferred:
             continue
         guess = guess_column(name, kind, values, some.tolist(), table.folder)
         column = Column(name, guess.kind, absent, guess.reason, slash=guess.slash)
-        if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
+        if task is not None and task["kind"] != "detection" and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
                 column = Column(name, "leak", absent, f"suspected leak: {why}", guess.kind, guess.slash)
@@ -113,6 +114,12 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     values = [v for v in aim if not is_blank(v)]
     if not values:
         raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
+    boxes = box_like(values)
+    if boxes:
+        detection: dict[str, Any] = {"kind": "detection", "target": target}
+        detection |= {"format": boxes.form} if boxes.form != "xyxy" else {}
+        detection |= {"normalised": True} if boxes.normalised else {}
+        return detection, f"target: {boxes.boxes} boxes on the pictures of {len(values)} rows"
     classification: dict[str, Any] = {"kind": "classification", "target": target}
     if all(isinstance(v, list) or (isinstance(v, str) and _is_json_list(v)) for v in values):
         return classification, "target: any number of labels a row (its cells are lists)"
@@ -156,6 +163,8 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
         chosen = next((c for c in groups if is_person(c.name)), groups[0])
         return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"
     kind: Literal["stratified", "random"] = "stratified"
+    if task and task["kind"] == "detection":
+        return {"kind": "random"}, "boxes have no classes that could be spread evenly"
     if task and task["kind"] == "regression":
         return {"kind": kind}, "every part holds low and high targets alike"
     return {"kind": kind}, "every part holds the classes in the same shares"

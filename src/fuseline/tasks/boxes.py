@@ -99,18 +99,6 @@ def _numbers(item: Mapping[str, Any], form: Form) -> tuple[Any, Form]:
     return None, form
 
 
-def looks_like_boxes(cell: Any) -> bool:
-    """Whether a cell that is not empty can be read as boxes in one of the forms."""
-    try:
-        found = parse_boxes(cell, "", "xyxy", normalised=False)
-    except FuselineError:
-        try:
-            found = parse_boxes(cell, "", "xywh", normalised=False)
-        except FuselineError:
-            return False
-    return bool(found)
-
-
 def areas(boxes_K4: np.ndarray) -> np.ndarray:
     """(K,)"""
     sides_K2 = np.clip(boxes_K4[..., 2:] - boxes_K4[..., :2], 0, None)
