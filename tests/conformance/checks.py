@@ -16,10 +16,17 @@ def same_answer(subject: Subject, a: Outputs, b: Outputs, place: int) -> None:
     assert gap(a, b, slice(0, 1), slice(place, place + 1)) < TOLERANCE
     one = subject.task.decode({k: v[:1] for k, v in a.items()})[0].value
     two = subject.task.decode({k: v[place : place + 1] for k, v in b.items()})[0].value
-    if isinstance(one, (str, list)):
+    if isinstance(one, list) and any(isinstance(item, dict) for item in one):
+        assert [item["label"] for item in one] == [item["label"] for item in two]
+        np.testing.assert_allclose(_boxes(one), _boxes(two), rtol=1e-4, atol=1e-3)
+    elif isinstance(one, (str, list)):
         assert one == two
     else:
         np.testing.assert_allclose(_numbers(one), _numbers(two), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _boxes(value: list[dict[str, Any]]) -> list[list[float]]:
+    return [[*item["box"], item["score"]] for item in value]
 
 
 def _numbers(value: Any) -> list[float]:

@@ -110,4 +110,6 @@ def _numbers(answer: dict[str, Any]) -> list[float]:
     if "probabilities" in answer:
         return list(answer["probabilities"].values())
     value = answer["value"]
+    if isinstance(value, list):  # boxes
+        return [x for item in value for x in (*item["box"], item["score"])]
     return list(value.values()) if isinstance(value, dict) else [value]

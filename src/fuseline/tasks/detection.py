@@ -227,7 +227,7 @@ class Detection:
                 answers.append(Decoded([], notes=["no picture, so no boxes"]))
                 continue
             told = [
-                {"box": [round(float(x), 2) for x in box], "label": self.classes[label], "score": float(score)}
+                {"box": box.tolist(), "label": self.classes[label], "score": float(score)}
                 for box, label, score in zip(got.boxes_D4 * np.tile(size_2, 2), got.labels_D, got.scores_D, strict=True)
                 if score >= min(TOLD, self.threshold)
             ]
