@@ -99,4 +99,3 @@ def test_suppression_keeps_the_best_of_a_label() -> None:
     found = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 9.5], [50, 50, 60, 60]])
     kept = boxes.suppress(found, np.array([0, 0, 1, 0]), 0.7)
     assert kept.tolist() == [True, False, True, True]
-

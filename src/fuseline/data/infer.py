@@ -80,7 +80,12 @@ def infer(table: Table, target: str | None = None) -> Inferred:
             continue
         guess = guess_column(name, kind, values, some.tolist(), table.folder)
         column = Column(name, guess.kind, absent, guess.reason, slash=guess.slash)
-        if task is not None and task["kind"] != "detection" and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
+        if (
+            task is not None
+            and task["kind"] != "detection"
+            and guess.kind in ("number", "category", "boolean", "date")
+            and len(some) == len(rows)
+        ):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
                 column = Column(name, "leak", absent, f"suspected leak: {why}", guess.kind, guess.slash)

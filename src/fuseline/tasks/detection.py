@@ -260,7 +260,8 @@ class Detection:
             return []
         found = best_threshold(self._sheet(targets, outputs))
         self.threshold = DEFAULT_THRESHOLD if found is None else found
-        return [f"boxes are answered from a score of {self.threshold:.3f} on, the best F1 of the validation rows"]
+        why = "no box of the validation rows was right" if found is None else "the best F1 of the validation rows"
+        return [f"boxes are answered from a score of {self.threshold:.3f} on: {why}"]
 
     def score(
         self,

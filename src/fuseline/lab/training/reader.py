@@ -202,7 +202,7 @@ class Reader:
 
     def _aside(self, name: str, column: Sequence[Kept | None], length: int) -> dict[str, np.ndarray]:
         """What the encoder handed over beside the tokens; of an absent cell what its dummy gave. An array as long as
-        the tokens is padded like them."""
+        the tokens is padded or cut like them."""
         if name not in self._dummies:
             self._dummies[name] = self._encode(name, None)
         dummy = self._dummies[name]
@@ -210,8 +210,9 @@ class Reader:
         for kept in (k or dummy for k in column):
             own, tokens = {}, kept.values_TD.shape[0]
             for key, array in kept.aside.items():
-                short = length - tokens if array.ndim and array.shape[0] == tokens else 0
-                own[key] = np.pad(array, [(0, short), *[(0, 0)] * (array.ndim - 1)]) if short else array
+                if array.ndim and array.shape[0] == tokens != length:
+                    array = np.pad(array[:length], [(0, max(0, length - tokens)), *[(0, 0)] * (array.ndim - 1)])
+                own[key] = array
             rows.append(own)
         return {f"{name}.aside.{key}": np.stack([own[key] for own in rows]) for key in dummy.aside}
 
