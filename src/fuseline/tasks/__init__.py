@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
 
-TASKS = ("classification", "regression", "detection")
+TASKS = ("classification", "regression", "forecast", "detection")
 
 __all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
 
@@ -25,5 +25,9 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.detection import Detection
 
             return Detection
+        case "forecast":
+            from fuseline.tasks.forecast import Forecast
+
+            return Forecast
         case _:
             raise unknown_kind("task", kind, TASKS)

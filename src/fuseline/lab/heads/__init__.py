@@ -21,5 +21,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.detection import DetectionHead
 
             return DetectionHead
+        case "forecast":
+            from fuseline.lab.heads.forecast import ForecastHead
+
+            return ForecastHead
         case _:
             raise unknown_kind("head", task, TASKS)
