@@ -32,7 +32,7 @@ VITALS = {
 }
 RECIPE: dict[str, Any] = {
     "inputs": {
-        "image": {"modality": "image", "encoder": {"kind": "small", "size": 128}},
+        "image": {"modality": "image", "encoder": {"kind": "small", "size": 96, "channels": [16, 32, 48, 64]}},
         "notes": {"modality": "text", "encoder": {"kind": "minilm", "tune": "frozen", "tokens": "pooled"}},
         "vitals": {"modality": "tabular", "columns": VITALS, "encoder": {"kind": "small"}},
     },
@@ -42,14 +42,15 @@ RECIPE: dict[str, Any] = {
         "mirror": True,
         "mirror_labels": {"Left Lung": "Right Lung"},
         "zoom": 0.2,
+        "layers": 2,
     },
     # All epochs are run and a tenth of the patients choose the threshold.
     "split": {"kind": "group", "group": "patient", "folds": 5, "val": 0.1},
-    "fusion": {"kind": "attention", "layers": 1},
+    "fusion": {"kind": "attention", "layers": 1, "width": 64},
     "training": {
         "epochs": 40,
         "batch_size": 16,
-        "learning_rate": 1.5e-3,
+        "learning_rate": 3e-3,
         "patience": 40,
         "precision": "float32",
         "loggers": [],
