@@ -52,6 +52,8 @@ def _numbers(item: Any) -> tuple[str, list[float]] | None:
     """The form that the item says ("" where it says none) and its four numbers."""
     form, given = "", item
     if isinstance(item, dict):
+        if "text" in item:  # a word of a page, and where it stands
+            return None
         key = next((k for k in KEYS if item.get(k) is not None), None)
         corners = next((keys for keys in CORNERS if all(item.get(k) is not None for k in keys)), None)
         if key is not None:

@@ -71,7 +71,7 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
 
         grey = decode_dicom(data, cell, column, max_pixels)
         image: Pillow.Image = Pillow.fromarray(grey)
-        return Picture(_scale(image, size, resize, 1), image.width, image.height)
+        return Picture(scale(image, size, resize, 1), image.width, image.height)
     with _quiet(data):
         try:
             image = _open(data, cell, column)
@@ -85,7 +85,7 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
             turn = _orientation(image)
             if turn in _LYING:
                 width, height = height, width
-            return Picture(_scale(_rgb(image), size, resize, turn), width, height)
+            return Picture(scale(_rgb(image), size, resize, turn), width, height)
         except FuselineError:
             raise
         except Exception as error:  # decoders raise nearly every kind on hostile bytes
@@ -189,7 +189,8 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(scaled * 255), dtype=np.uint8)
 
 
-def _scale(image: Pillow.Image, size: int, resize: str, turn: int) -> np.ndarray:
+def scale(image: Pillow.Image, size: int, resize: str, turn: int = 1) -> np.ndarray:
+    """(size, size, 3) uint8; `turn` is EXIF's number."""
     width, height = image.size
     box, target = (0.0, 0.0, float(width), float(height)), (size, size)
     if resize == "crop":
