@@ -73,6 +73,16 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
     # An untrained model is sure of nothing, and near ties would be cut here and kept there.
     "detection": [{"target": "boxes", "threshold": 0.001, "nms": None, "queries": 4}],
+    "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
+    "multi": [
+        {
+            "tasks": {
+                "grade": {"kind": "classification"},
+                "numbers": {"kind": "regression", "targets": ["score", "dose"]},
+                "pair": {"kind": "retrieval", "left": ["note"], "right": ["vitals"], "dim": 8},
+            }
+        }
+    ],
 }
 TASK_INPUTS = {"forecast": ("pulse", "vitals"), "detection": ("picture", "note", "vitals")}
 """what a task reads where it needs more than any inputs"""
@@ -142,18 +152,13 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    return [
-        Case(
-            f"task-{kind}-{i}",
-            inputs=TASK_INPUTS.get(kind, ("note", "vitals")),
-            fusion="concat",
-            task=(kind, i),
-            exported=i > 0 or len(options) == 1,
-        )
-        for kind in TASKS
-        for options in (TASK_OPTIONS[kind],)
-        for i in range(len(options))
-    ]
+    cases = []
+    for kind in TASKS:
+        inputs = TASK_INPUTS.get(kind, ("note", "vitals"))
+        for i in range(len(TASK_OPTIONS[kind])):
+            exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, "", "concat", (kind, i), exported))
+    return cases
 
 
 def cases() -> list[Case]:

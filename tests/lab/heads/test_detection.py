@@ -13,10 +13,12 @@ from fuseline.errors import FuselineError
 from fuseline.lab.heads import box_views
 from fuseline.lab.heads.box_loss import assign, box_loss, overlaps
 from fuseline.lab.heads.detection import DetectionHead
+from fuseline.lab.heads.multi import MultiHead
 from fuseline.lab.tokens import Fused, Tokens, View
 from fuseline.modalities.image import Image, ImageConfig
 from fuseline.tasks import boxes as numpy_boxes
 from fuseline.tasks.detection import Detection, DetectionConfig
+from fuseline.tasks.multi import Multi, MultiConfig
 
 SIZE, SIDE, WIDTH = 32, 4, 32
 CELLS = ['[{"label": "a", "xyxy": [10, 10, 50, 40]}, {"label": "b", "xyxy": [60, 20, 90, 90]}]'] * 3
@@ -248,3 +250,31 @@ def test_an_encoder_without_places_is_refused() -> None:
     bare = View({"photo": Tokens(own.values_BTD, own.mask_BT)}, view.present_BM, view.fuse)
     with pytest.raises(FuselineError, match="no places"):
         head(fused, bare)
+
+
+def test_boxes_may_be_one_of_several_tasks() -> None:
+    """Rows without boxes keep their places, those with boxes move with their pictures."""
+    config = MultiConfig.model_validate(
+        {"tasks": {"age": {"kind": "regression"}, "boxes": {"kind": "detection", "mirror": True, "zoom": 0}}}
+    )
+    cells = {"age": [10.0, 20.0, 30.0], "boxes": [CELLS[0], None, CELLS[0]]}
+    task = Multi.fit(config, cells)
+    image = Image(ImageConfig(size=SIZE, sides=True), "photo")
+    head = MultiHead(task, {"photo": image}, width=WIDTH, dropout=0.0)
+    encoded = [task.encode({c: values[i] for c, values in cells.items()}) for i in (0, 1, 2, 0, 2, 0)]
+    packed = torch.from_numpy(np.stack(encoded))
+    arrays = {
+        "photo.pixels": torch.zeros(6, SIZE, SIZE, 3, dtype=torch.uint8),
+        "photo.sides": torch.full((6, 2), 100.0),
+    }
+    head.begin([(arrays, packed)])
+    assert any(abs(x - 0.3) < 1e-4 for x in head.heads[1].boxes_Q4.sigmoid()[:, 0].tolist())
+    torch.manual_seed(1)
+    _, moved = head.augment(arrays, packed)
+    assert torch.equal(moved[1].nan_to_num(7), packed[1].nan_to_num(7))
+    assert torch.equal(moved[:, 0], packed[:, 0]), "the other task's targets stay"
+    boxes = task.unpack("boxes", moved.numpy()[[0, 2, 3, 4, 5]])
+    assert sorted({round(float(b[0, 1])) for b in boxes}) == [10, 50]
+    fused, view = seen(6)
+    head.train()
+    assert head.loss(head(fused, view), moved).isfinite()
