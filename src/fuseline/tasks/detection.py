@@ -46,7 +46,10 @@ class DetectionConfig(TaskConfig):
         None, ge=1, le=300, description="most boxes of a row; default: half as many again as in training, at least 10"
     )
     queries: int | None = Field(
-        None, ge=1, le=900, description="boxes that the model proposes; default: three times max_boxes at training"
+        None,
+        ge=1,
+        le=900,
+        description="boxes that the model proposes; default: three times the most of a training row, at least 6",
     )
     threshold: float | Literal["auto"] = Field(
         "auto", description="score from which on a box is answered; auto: that of the best F1 on validation rows"

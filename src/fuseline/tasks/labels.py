@@ -39,7 +39,7 @@ def answer_text(value: Label | list[Label]) -> str:
 
 
 def amount_of(value: Any) -> float | None:
-    """The one finite number that an answer is, for watching its drift: itself, or of boxes how many. None: no number."""
+    """The one finite number that an answer is, for watching its drift: itself, or of boxes how many; else None."""
     if isinstance(value, list) and all(isinstance(v, dict) and "box" in v for v in value):
         return float(len(value))
     return value if isinstance(value, float) and math.isfinite(value) else None

@@ -30,7 +30,7 @@ class Head(nn.Module):
         raise TypeError("Head is abstract")
 
     def begin(self, batches: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Once before training, all training rows as arrays and targets: a good start for what is learned."""
+        """Once before training, training rows as arrays and targets: for a good start of what is learned."""
 
     def augment(self, arrays: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """In training, where a change of an input changes its target, too: both, changed. Draws from torch's global
