@@ -145,7 +145,8 @@ class Predictor:
         for p, d in zip(parsed, self.task.decode(outputs), strict=True):
             used = tuple(n for n in self.names if p.values[n] is not None)
             absent = tuple(n for n in self.names if p.values[n] is None)
-            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes, details=d.details))
+            notes = [*p.notes, *d.notes]
+            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, notes, details=d.details))
         return answers
 
     def predict_frames(

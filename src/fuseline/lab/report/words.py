@@ -30,6 +30,13 @@ LABELS = {
     "nrmse": "NRMSE",
     "r2": "R²",
     "f1": "F1",
+    "map_50_95": "mAP, IoU 0.50 to 0.95",
+    "map_50": "mAP, IoU 0.50",
+    "map_75": "mAP, IoU 0.75",
+    "ap_50_95": "AP, IoU 0.50 to 0.95",
+    "ap_50": "AP, IoU 0.50",
+    "ap_75": "AP, IoU 0.75",
+    "iou": "IoU of right boxes",
     "mrr": "MRR",
     "ndcg": "nDCG",
 }
@@ -46,6 +53,10 @@ KEY = (
     "rmse",
     "mae",
     "r2",
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
     "mrr",
     "recall_at_1",
     "recall_at_5",
@@ -53,7 +64,12 @@ KEY = (
     "ndcg_at_10",
 )
 """metrics that are shown first; the others are a click away"""
-BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
+BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"}) | {
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
+}
 AVERAGES = ("macro", "weighted", "micro")
 
 
