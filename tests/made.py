@@ -21,6 +21,7 @@ INPUTS: dict[str, dict[str, Any]] = {
         "columns": {"age": "number", "sex": "category", "smoker": "boolean", "seen": "date"},
         "encoder": {"kind": "small"},
     },
+    "who": {"modality": "graph", "edges": "triples.csv", "encoder": {"kind": "small"}},
     "clip": {"modality": "video", "size": 16, "frames": 3, "encoder": {"kind": "small"}},
     "photos": {"modality": "images", "size": 16, "several": 3, "encoder": {"kind": "small"}},
     "remarks": {"modality": "texts", "max_length": 8, "vocab_size": 300, "several": 3, "encoder": {"kind": "small"}},
@@ -86,6 +87,20 @@ def note(rng: np.random.Generator, label: int) -> str:
     return " ".join(str(rng.choice(words)) for _ in range(int(rng.integers(1, 5))))
 
 
+def write_triples(path: Path, entities: int = 20) -> None:
+    """A graph of the entities e0, e1 ...: a ring, and a star around each fifth."""
+    rows = [(f"e{i}", "next", f"e{(i + 1) % entities}") for i in range(entities)]
+    rows += [(f"e{i}", "knows", f"e{i // 5 * 5}") for i in range(entities) if i % 5]
+    pl.DataFrame(rows, schema=["head", "relation", "tail"], orient="row").write_csv(path)
+
+
+def entity(row: int, seed: int, absent: float) -> str | None:
+    """Now and then one that the graph does not hold."""
+    if np.random.default_rng([seed, row]).random() < absent:
+        return None
+    return "stranger" if row % 11 == 10 else f"e{7 * row % 20}"
+
+
 def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0.33) -> Path:
     """Write table.csv with pictures and sounds beside it; columns as INPUTS read them; `sick`, `score` to predict."""
     rng, more = np.random.default_rng(seed), np.random.default_rng([seed, 1])
@@ -108,9 +123,11 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
         for key in row:
             if rng.random() < absent:
                 row[key] = None
+        row["who"] = entity(i, seed, absent)
         row |= _more(folder, i, label, absent, more)
         row |= {"patient": i // 2, "sick": "yes" if label else "no", "score": round(label * 5 + float(rng.normal()), 3)}
         out.append(row)
+    write_triples(folder / "triples.csv")
     path = folder / "table.csv"
     pl.DataFrame(out, infer_schema_length=None).write_csv(path)
     return path

@@ -49,7 +49,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
     modality: str = Field(
-        description="text, image, audio, tabular, timeseries, video; document; images, texts: several a row"
+        description="text, image, audio, tabular, timeseries, graph, video, document; images, texts: several a row"
     )
     column: str | None = Field(None, description="the table's column; default: the input's own name")
     columns: dict[str, str] | None = Field(

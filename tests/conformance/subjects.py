@@ -64,10 +64,23 @@ CELL_OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
 TINY = {"text": tiny.TEXT, "image": tiny.IMAGE, "audio": tiny.AUDIO, "video": ("videomae",)}
 """model folders that stand for `kind: hf`; the first of them is exported, too (their own tests export them all)"""
 
+SAME_GRAPH = {"transe": "rotate", "complex": "rotate"}
+"""kinds that differ from another before the training of the task only: that one is exported for them"""
+
 TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
     "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
+    "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
+    "multi": [
+        {
+            "tasks": {
+                "grade": {"kind": "classification"},
+                "numbers": {"kind": "regression", "targets": ["score", "dose"]},
+                "pair": {"kind": "retrieval", "left": ["note"], "right": ["vitals"], "dim": 8},
+            }
+        }
+    ],
 }
 TASK_INPUTS = {"forecast": ("pulse", "vitals")}
 """what a task reads where it needs more than any inputs"""
@@ -126,7 +139,7 @@ def encoder_cases() -> list[Case]:
             for folder in folders:
                 title = "-".join(filter(None, (modality, kind, folder)))
                 # Small ones are in the package of every fusion.
-                exported = kind != "small" and folder == folders[0]
+                exported = kind != "small" and folder == folders[0] and kind not in SAME_GRAPH
                 cases.append(Case(title, {name: kind}, inputs, folder, exported=exported))
     return cases
 
@@ -136,11 +149,13 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    return [
-        Case(f"task-{kind}-{i}", {}, TASK_INPUTS.get(kind, ("note", "vitals")), "", "concat", (kind, i), i > 0)
-        for kind in TASKS
-        for i in range(len(TASK_OPTIONS[kind]))
-    ]
+    cases = []
+    for kind in TASKS:
+        inputs = TASK_INPUTS.get(kind, ("note", "vitals"))
+        for i in range(len(TASK_OPTIONS[kind])):
+            exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, "", "concat", (kind, i), exported))
+    return cases
 
 
 def cases() -> list[Case]:
@@ -208,6 +223,7 @@ class Subject:
     def _table(self, name: str, rows: int, absent: float) -> list[dict[str, Any]]:
         folder = self.folder / name
         path = made.make_table(folder, rows, seed=len(name), absent=absent)
+        made.write_triples(self.folder / "triples.csv")  # the graph of both tables, which are one to the model
         table = Table.open(path)
         cells = Table.rows(table.take(np.arange(rows)))
         for row in cells:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conformance.subjects import INPUT_OF, PARITY, Case, Subject, cases
+from conformance.subjects import INPUT_OF, PARITY, SAME_GRAPH, Case, Subject, cases
 
 from fuseline.lab.encoders import ENCODERS
 from fuseline.lab.export.onnxfile import write_onnx
@@ -40,7 +40,7 @@ KINDS = [_smaller(c) for c in cases() if c.exported and not c.name.startswith("t
 
 def test_every_encoder_and_fusion_is_exported() -> None:
     assert {c.fusion for c in KINDS} == set(FUSIONS)
-    kinds = {k for c in KINDS for k in c.encoders.values()} | {"small"}
+    kinds = {k for c in KINDS for k in c.encoders.values()} | {"small", *SAME_GRAPH}
     assert kinds == {k for known in ENCODERS.values() for k in known}
     assert {n for c in KINDS for n in c.inputs if not c.encoders} == set(INPUT_OF.values())
 

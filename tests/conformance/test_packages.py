@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance import checks
-from conformance.subjects import PARITY, Subject, cases, gap
+from conformance.subjects import PARITY, SAME_GRAPH, Subject, cases, gap
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders import ENCODERS
@@ -34,6 +34,7 @@ BAD: dict[str, Any] = {
     "images": [b"no picture", b"nor this"],
     "texts": ["a text", ["a", "list"]],
     "tabular": "neither a number nor a date",
+    "graph": ["a", "list"],
     "timeseries": [1.0, "two"],
 }
 
@@ -42,7 +43,7 @@ def test_every_kind_has_a_package() -> None:
     assert {c.fusion for c in EXPORTED} == set(FUSIONS)
     assert {c.task[0] for c in EXPORTED} == set(TASKS)
     exported = {k for c in EXPORTED for k in c.encoders.values()}
-    assert exported | {"small"} == {k for kinds in ENCODERS.values() for k in kinds}
+    assert exported | {"small", *SAME_GRAPH} == {k for kinds in ENCODERS.values() for k in kinds}
     assert len(EXPORTED) <= MOST_EXPORTS
 
 
@@ -112,6 +113,4 @@ def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]
 
 
 def _numbers(answer: dict[str, Any]) -> list[float]:
-    if "probabilities" in answer:
-        return list(answer["probabilities"].values())
-    return checks.numbers(answer["value"])
+    return checks.numbers([answer.get("probabilities"), answer["value"], answer.get("details")])

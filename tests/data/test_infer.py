@@ -383,6 +383,37 @@ def test_real_tables(table: str, target: str, kinds: dict[str, str], split: dict
     assert recipe.task.kind == ("regression" if target == "pm2.5" else "classification")
 
 
+def test_ids_of_a_graph_beside_the_table_are_an_input(tmp_path: Path) -> None:
+    """Its entities are found by their names in a file called like one of edges; numbers that coincide are not."""
+    names = [f"station-{i}" for i in range(12)]
+    edges = pl.DataFrame({"from": [*names, *map(str, range(30))], "to": [*names[1:], *map(str, range(30)), names[0]]})
+    edges.write_csv(tmp_path / "city_edges.csv")
+    (tmp_path / "triples.csv").write_text("one column only\n")
+    table = pl.DataFrame(
+        {
+            "station": [names[i % 12] for i in range(N)],
+            "floor": [i % 9 for i in range(N)],
+            "street_id": [f"s{i % 20}" for i in range(N)],
+            "y": ["a", "b"] * (N // 2),
+        }
+    )
+    table.write_csv(tmp_path / "table.csv")
+    inferred = infer(Table.open(tmp_path / "table.csv"), "y")
+    assert {c.name: c.kind for c in inferred.columns} == {
+        "station": "graph", "floor": "number", "street_id": "group", "y": "target",
+    }  # fmt: skip
+    assert inferred["station"].reason == "12 of its 12 different values are entities of city_edges.csv"
+    recipe = _draft(inferred, "y")
+    assert (recipe.inputs["station"].modality, recipe.inputs["station"].options) == (
+        "graph",
+        {"edges": "city_edges.csv"},
+    )
+    table.rename({"station": "patient"}).drop("street_id").write_csv(tmp_path / "table.csv")
+    inferred = infer(Table.open(tmp_path / "table.csv"), "y")
+    assert inferred["patient"].kind == "graph"
+    assert inferred.split == {"kind": "group", "group": "patient"}, "an entity's rows still belong together"
+
+
 MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from fuseline.data.beside import Beside
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
@@ -27,12 +29,13 @@ class Column:
     """What one column was taken for.
 
     Attributes:
-        kind: image, audio, text; number, category, boolean or date; group, split; target; leak (suspected to give
-            the target away); ignored.
+        kind: image, audio, text, graph; number, category, boolean or date; group, split; target; leak (suspected to
+            give the target away); ignored.
         absent: share of rows without a value, in the sample.
         reason: one line for a person.
-        otherwise: of a leak, what it would have been.
+        otherwise: of a leak or a graph, what it would have been.
         slash: of a date, what 1/3/2020 means.
+        edges: of a graph, the file beside the table that holds it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Column:
     reason: str
     otherwise: str | None = None
     slash: Slash | None = None
+    edges: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Inferred:
     task_reason: str = ""
     split: dict[str, Any] = field(default_factory=dict)
     split_reason: str = ""
+    sides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """of retrieval: left and right, their columns"""
 
     def __getitem__(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
@@ -71,6 +77,7 @@ def infer(table: Table, target: str | None = None) -> Inferred:
     aim = _sample(table, target, rows)[1] if target is not None else []
     task, task_reason = _task(target, aim) if target is not None else (None, "")
     columns: list[Column] = []
+    beside = Beside(table.folder)
     for name in table.columns:
         some, values, kind = (rows, aim, None) if name == target else _sampled(table, name, rows)
         absent = sum(map(is_blank, values)) / len(values)
@@ -79,6 +86,10 @@ def infer(table: Table, target: str | None = None) -> Inferred:
             continue
         guess = guess_column(name, kind, values, some.tolist(), table.folder)
         column = Column(name, guess.kind, absent, guess.reason, slash=guess.slash)
+        graph = beside.graph_of(guess.kind, values)
+        if graph is not None:
+            columns.append(Column(name, "graph", absent, graph[1], guess.kind, edges=graph[0]))
+            continue
         if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
@@ -86,6 +97,53 @@ def infer(table: Table, target: str | None = None) -> Inferred:
         columns.append(column)
     split, split_reason = _split(columns, task)
     return Inferred(table.n_rows, columns, target, task, task_reason, split, split_reason)
+
+
+def infer_many(table: Table, targets: Sequence[str]) -> Inferred:
+    """Several targets, one task each. A column that may give one of them away is suspected."""
+    found = [infer(table, target) for target in targets]
+    columns = []
+    for choices in zip(*(f.columns for f in found), strict=True):
+        first = next((c for c in choices if c.kind == "target"), None)
+        columns.append(first or next((c for c in choices if c.kind == "leak"), choices[0]))
+    tasks = {f.target: f.task for f in found}
+    split, reason = _split(columns, {"kind": "multi"})
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "rows lack some targets, so that none of them can spread the rows"
+    return replace(
+        found[0],
+        columns=columns,
+        target=", ".join(targets),
+        task={"kind": "multi", "tasks": tasks},
+        task_reason="; ".join(f"{f.target}: {f.task_reason.removeprefix('target: ')}" for f in found),
+        split=split,
+        split_reason=reason,
+    )
+
+
+def infer_pair(table: Table, left: Sequence[str], right: Sequence[str]) -> Inferred:
+    """Columns whose rows are to find each other; all others are left aside.
+
+    Raises FuselineError ``missing_column``, ``bad_usage``.
+    """
+    table.require([*left, *right])
+    if set(left) & set(right) or not left or not right:
+        raise FuselineError("bad_usage", "a pair needs different columns on both sides", "--left title --right photo")
+    found = infer(table)
+    columns = []
+    for column in found.columns:
+        if column.name in (*left, *right):
+            if column.kind in ("group", "split", "ignored"):
+                message = f"{column.name} is no input: {column.reason}"
+                raise FuselineError("bad_usage", message, "choose another column, or write the recipe by hand")
+        elif column.kind not in ("group", "split"):
+            column = replace(column, kind="ignored", reason=f"on neither side; {column.reason}")
+        columns.append(column)
+    split, reason = _split(columns, None)
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "there are no classes to spread"
+    sides = {"left": tuple(left), "right": tuple(right)}
+    return replace(found, columns=columns, task={"kind": "retrieval"}, split=split, split_reason=reason, sides=sides)
 
 
 def _sample_rows(n: int) -> np.ndarray:
@@ -151,7 +209,7 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
     given = [c for c in columns if c.kind == "split"]
     if given:
         return {"kind": "given", "column": given[0].name}, f"{given[0].name} says which rows are which"
-    groups = [c for c in columns if c.kind == "group"]
+    groups = [c for c in columns if "group" in (c.kind, c.otherwise)]
     if groups:
         chosen = next((c for c in groups if is_person(c.name)), groups[0])
         return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"

@@ -61,7 +61,7 @@ def _auto_kind(modality: str) -> tuple[str, str]:
         if _installed(module):
             return kind, f"encoder auto: {kind}, pretrained, from the installed package"
     note = "encoder auto: small, trained from scratch, since no pretrained weights are installed"
-    return "small", "" if modality == "tabular" else note  # a table has no pretrained encoder to miss
+    return "small", "" if modality in ("tabular", "graph") else note  # these have no pretrained encoder to miss
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular", "timeseries", "video", "images", "texts", "document")
+MODALITIES = (
+    "text",
+    "image",
+    "audio",
+    "tabular",
+    "timeseries",
+    "graph",
+    "video",
+    "images",
+    "texts",
+    "document",
+)
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -29,6 +40,10 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.tabular import Tabular
 
             return Tabular
+        case "graph":
+            from fuseline.modalities.graph import Graph
+
+            return Graph
         case "video":
             from fuseline.modalities.video import Video
 

@@ -133,14 +133,23 @@ def schema_of(task: Task) -> dict[str, Any]:
     """Columns of a part: the same for every part of a model, whatever its rows hold."""
     labels = getattr(task, "labels", None)
     out: dict[str, Any] = {"row": pl.Int64, "value": _value_kind(task)}
-    if labels is None:
+    if _as_json(task):
+        out |= {"details": pl.String}
+    elif labels is None:
         out |= {"low": pl.Float64, "high": pl.Float64}
     else:
         out |= {"confidence": pl.Float64} | {f"p_{label}": pl.Float64 for label in labels}
     return out | dict.fromkeys(("used", "absent", "notes"), pl.List(pl.String)) | {"error": pl.String}
 
 
+def _as_json(task: Task) -> bool:
+    """Whether values have no type of their own: they are written as JSON."""
+    return task.name not in ("classification", "regression")
+
+
 def _value_kind(task: Task) -> Any:
+    if _as_json(task):
+        return pl.String()
     classes = getattr(task, "classes", None)
     if classes is None:
         number = pl.Float64()
@@ -160,10 +169,13 @@ def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
     for place, answer in enumerate(answers):
         chances = answer.probabilities or {}
         value = answer.value
-        if as_text and value is not None:
+        if _as_json(task):
+            value = None if value is None else json.dumps(value, ensure_ascii=False)
+        elif as_text and value is not None:
             value = [str(v) for v in value] if isinstance(value, list) else str(value)
         low, high = answer.interval or (None, None)
         row = {"row": first + place, "value": value, "low": low, "high": high}
+        row["details"] = None if answer.details is None else json.dumps(answer.details, ensure_ascii=False)
         row |= {"confidence": max(chances.values(), default=None)} | {f"p_{k}": p for k, p in chances.items()}
         row |= {"used": list(answer.used), "absent": list(answer.absent), "notes": answer.notes}
         row["error"] = None if answer.error is None else str(answer.error)

@@ -25,6 +25,12 @@ def column_schema(column: ColumnInfo) -> dict[str, Any]:
             }
             if column.values:
                 out["examples"] = list(column.values[:20])
+        case "timeseries":
+            step = {"anyOf": [{"type": ["number", "null"]}, {"type": "array", "items": {"type": ["number", "null"]}}]}
+            text = "a series: a list of numbers, or of lists of one number a channel; null is a gap"
+            out = {"anyOf": [{"type": "array", "items": step}, {"type": ["string", "null"]}], "description": text}
+        case "graph":
+            out = {"type": ["string", "integer", "null"], "description": "the id of an entity of the model's graph"}
         case "images" | "texts":
             what = "pictures: base64 text or data URIs" if column.kind == "images" else "texts"
             items = {"type": "array", "items": {"type": "string"}}
@@ -128,8 +134,10 @@ def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) 
             continue
         done.add(info.name)
         out["paths"][f"/v1/models/{info.name}/predict"] = {"post": _predict(info, settings)}
+    if "/search" in out["paths"]:
+        out["paths"]["/search"]["post"] |= _search(models, settings)
     for path, item in out["paths"].items():
-        if path.startswith("/v1"):
+        if path.startswith("/v1") or path == "/search":
             for operation in item.values():
                 operation.setdefault("responses", {}).pop("422", None)
                 for status, text in REFUSALS.items():
@@ -175,6 +183,53 @@ def _predict(info: ModelInfo, settings: Settings) -> dict[str, Any]:
             "content": {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}},
         },
         "responses": {"200": {"description": "answers", "content": {"application/json": {"schema": reply}}}},
+    }
+
+
+def _search(models: list[ModelInfo], settings: Settings) -> dict[str, Any]:
+    options = {
+        "k": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10, "description": "hits a row"},
+        "exact": {"type": "boolean", "default": False, "description": "compare with every vector"},
+        "index": {"type": "string", "description": "its name, where several are served"},
+    }
+    row = row_schema(models[0]) if len({m.name for m in models}) == 1 else {"type": "object"}
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": settings.max_rows}
+    body = {
+        "type": "object",
+        "properties": {"rows": rows, **options},
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
+    hit = {
+        "type": "object",
+        "properties": {
+            "row": {"type": "integer"},
+            "score": {"type": "number"},
+            "id": {},
+            "cells": {"type": "object"},
+        },
+        "required": ["row", "score"],
+    }
+    result = {
+        "type": "object",
+        "properties": {
+            "hits": {"type": "array", "items": hit},
+            "side": {"type": ["string", "null"]},
+            "used": {"type": "array", "items": {"type": "string"}},
+            "absent": {"type": "array", "items": {"type": "string"}},
+            "error": {"$ref": "#/components/schemas/RowError"},
+        },
+        "required": ["hits"],
+    }
+    reply = {
+        "type": "object",
+        "properties": {"results": {"type": "array", "items": result}, "index": {"type": "string"}},
+        "required": ["results"],
+    }
+    return {
+        "operationId": "search",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "hits", "content": {"application/json": {"schema": reply}}}},
     }
 
 

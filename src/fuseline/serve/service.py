@@ -268,12 +268,12 @@ class Service:
         settings, key = self.settings, (model.name, chosen.info.version)
         longest = time.monotonic() + settings.deadline_ms / 1e3
         deadline = longest if call.deadline is None else min(call.deadline, longest)
-        seen = any(o.wants(call) for o in self.observers)
+        watched = any(o.wants(call) for o in self.observers)
         model.waiting_rows += cost
         chosen.requests += 1
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                scored = await self.engine.score(key, call.rows, deadline=deadline, seen=seen)
+                scored = await self.engine.score(key, call.rows, deadline=deadline, seen=watched or call.embed)
                 shares: tuple[dict[str, Any] | None, ...] = ()
                 if call.contributions:
                     shares = await contributions.compute(self.engine, chosen.info, call.rows, scored, deadline)
@@ -295,13 +295,18 @@ class Service:
             batch_sizes=scored.batch_sizes,
             executions=scored.executions,
             contributions=shares,
+            embeddings=tuple(s.embedding for s in scored.seen) if call.embed else (),
         )
+        if not watched:
+            scored.seen = []
         return reply, scored
 
     def _mirror(self, model: Model, shadow: Version, call: Call) -> None:
         if len(self._shadows) >= MOST_SHADOWS:
             return
-        copy = replace(call, version=shadow.info.version, door="shadow", contributions=False, deadline=None)
+        copy = replace(
+            call, version=shadow.info.version, door="shadow", contributions=False, embed=False, deadline=None
+        )
 
         async def run() -> None:
             try:

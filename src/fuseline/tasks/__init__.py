@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fuseline.errors import unknown_kind
-from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
+from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig, read_columns
 
-TASKS = ("classification", "regression", "forecast")
+TASKS = ("classification", "regression", "forecast", "retrieval", "multi")
 
-__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
+__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "read_columns", "task_class"]
 
 
 def task_class(kind: str) -> type[Task]:
@@ -25,5 +25,13 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.forecast import Forecast
 
             return Forecast
+        case "retrieval":
+            from fuseline.tasks.retrieval import Retrieval
+
+            return Retrieval
+        case "multi":
+            from fuseline.tasks.multi import Multi
+
+            return Multi
         case _:
             raise unknown_kind("task", kind, TASKS)

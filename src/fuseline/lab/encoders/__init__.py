@@ -10,6 +10,7 @@ ENCODERS = {
     "image": ("small", "efficientnet-lite0", "vgg", "hf"),
     "audio": ("small", "hf"),
     "tabular": ("small",),
+    "graph": ("small", "transe", "rotate", "complex"),
     "video": ("small", "hf"),
     "document": ("small",),
     "timeseries": ("small", "sensors"),
@@ -62,6 +63,22 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.tabular import SmallTabular
 
             return SmallTabular
+        case "graph", "small":
+            from fuseline.lab.encoders.graph import SmallGraph
+
+            return SmallGraph
+        case "graph", "transe":
+            from fuseline.lab.encoders.graph_links import GraphTransE
+
+            return GraphTransE
+        case "graph", "rotate":
+            from fuseline.lab.encoders.graph_links import GraphRotatE
+
+            return GraphRotatE
+        case "graph", "complex":
+            from fuseline.lab.encoders.graph_links import GraphComplEx
+
+            return GraphComplEx
         case "video", "small":
             from fuseline.lab.encoders.video import SmallVideo
 

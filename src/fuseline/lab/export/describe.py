@@ -11,6 +11,7 @@ from fuseline.modalities import Modality
 from fuseline.modalities.audio import HOP, Audio
 from fuseline.modalities.dates import DAY_PARTS, HOUR_PARTS
 from fuseline.modalities.document import GRID, Document
+from fuseline.modalities.graph import UNKNOWN, Graph
 from fuseline.modalities.image import Image
 from fuseline.modalities.several import SEVERAL, Several
 from fuseline.modalities.tabular import ABSENT, LARGEST, OTHER, Tabular
@@ -49,6 +50,8 @@ def describe(modality: Modality, tokenizer: str) -> dict[str, Any]:
             return _audio(modality)
         case Tabular():
             return _tabular(modality)
+        case Graph():
+            return _graph(modality)
         case Video():
             return _video(modality)
         case Document():
@@ -191,6 +194,19 @@ def _audio(m: Audio) -> dict[str, Any]:
         "sample_rate": rate,
         "max_seconds": m.config.max_seconds,
         "min_seconds": m.config.min_seconds,
+    }
+
+
+def _graph(m: Graph) -> dict[str, Any]:
+    stranger = "that is an error here" if m.config.unknown == "error" else f"any other is {UNKNOWN}"
+    return {
+        "prepare": [
+            "compare the id as text without blanks at the ends, 1 and 1.0 being 1, in Unicode NFC, with `entities`: "
+            f"the first of them is 1, the second 2 ...; {stranger}",
+        ],
+        "absent": f"{UNKNOWN}, and `present` false",
+        "arrays": {"entity": "place of the entity in `entities`, from 1"},
+        "entities": m.entities,
     }
 
 

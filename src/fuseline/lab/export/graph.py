@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
+from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.modalities import Modality
 from fuseline.runtime.backend import OUTPUT
@@ -120,6 +121,17 @@ def _trace(model: FusionModel, arrays: dict[str, Tensor], dims: dict[str, Any], 
 
 def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
     """Write graph.onnx and weights.safetensors. The model must be in eval mode, on the CPU, adapters merged."""
+    encoders = [encoder for encoder in model.encoders if isinstance(encoder, Encoder)]
+    for encoder in encoders:
+        encoder.fold()
+    try:
+        _write_graph(model, modalities, folder)
+    finally:
+        for encoder in encoders:
+            encoder.unfold()
+
+
+def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
     arrays, dims = example(modalities)
     with torch.no_grad():
         outputs = tuple(model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool)))

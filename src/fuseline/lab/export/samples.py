@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.document import Document, Page
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.modalities.several import Items, Several
 from fuseline.modalities.tabular import Tabular
@@ -35,6 +36,8 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
     """One input's cells. {} for a modality that this file does not know: it stays absent."""
     if isinstance(modality, Tabular):
         return _record(modality, rng)
+    if isinstance(modality, Graph):
+        return {modality.columns[0]: modality.entities[int(rng.integers(len(modality.entities)))]}
     if isinstance(modality, Several):
         count = int(rng.integers(2, modality.limit + 1))
         return {modality.columns[0]: [next(iter(made_cells(modality.item, rng).values())) for _ in range(count)]}

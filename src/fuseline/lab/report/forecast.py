@@ -21,11 +21,10 @@ NAIVE = (("mae", "forecast"), ("naive_mae", "last number"), ("seasonal_mae", "a 
 def forecast_plots(files: RunFiles, part: Part, tested: str) -> list[Plot]:
     """Of a part's `per_step` and the run's predictions; whatever of them is not there is left out."""
     steps = [mapping(s) for s in listing(part.details.get("per_step"))]
-    lines = []
+    lines: list[Line] = []
     for key, name in NAIVE:
-        found = [
-            (a, b) for s in steps if (a := number(s.get("step"))) is not None and (b := number(s.get(key))) is not None
-        ]
+        pairs = [(number(s.get("step")), number(s.get(key))) for s in steps]
+        found = [(a, b) for a, b in pairs if a is not None and b is not None]
         if found and not (key == "seasonal_mae" and lines and lines[-1].y == [y for _, y in found]):
             lines.append(Line(name, [x for x, _ in found], [y for _, y in found]))
     out = [curves("Mean absolute error by step ahead", lines, "steps ahead", "mean absolute error")] if lines else []

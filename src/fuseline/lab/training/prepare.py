@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fuseline.data.leaks import check_leaks
+from fuseline.data.edges import Edges, edge_leaks
+from fuseline.data.leaks import Leak, check_leaks
 from fuseline.data.profile import ProfileBuilder
 from fuseline.data.quarantine import Quarantine
 from fuseline.data.split import Split, make_folds, make_split
@@ -21,6 +22,7 @@ from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
@@ -72,17 +74,20 @@ def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
 def split_rows(recipe: Recipe, table: Table) -> Split:
     """The recipe's split of its table."""
     kind, config = read_task(recipe)
-    target = config.columns[0] if config.columns else None
-    split = make_split(table, recipe.split, target_column=target, stratify=kind.stratify)
+    split = make_split(table, recipe.split, target_column=_spread_by(config), stratify=kind.stratify)
     return keep_apart(table, recipe.split, [split])[0]
 
 
 def fold_rows(recipe: Recipe, table: Table) -> list[Split]:
     """The recipe's folds of its table."""
     kind, config = read_task(recipe)
-    target = config.columns[0] if config.columns else None
-    splits = make_folds(table, recipe.split, target_column=target, stratify=kind.stratify)
+    splits = make_folds(table, recipe.split, target_column=_spread_by(config), stratify=kind.stratify)
     return keep_apart(table, recipe.split, splits)
+
+
+def _spread_by(config: TaskConfig) -> str | None:
+    """The target that a row must have to be in any part."""
+    return config.columns[0] if config.columns and not config.targets_may_be_absent else None
 
 
 def prepare(
@@ -115,8 +120,7 @@ def prepare(
     train = np.flatnonzero(part == 0)
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
-    frame = table.take(train, targets)
-    task = task_type.fit(task_config, {c: frame[c].to_list() for c in targets})
+    task = task_type.fit(task_config, _targets(table, train, targets))
     modalities = {}
     for name, plan in plans.items():
         spec = recipe.inputs[name]
@@ -254,11 +258,16 @@ def _count(row: Row, part: int, parser: RowParser, absent: dict[str, np.ndarray]
 
 def _target_summary(prepared: Prepared) -> dict[str, Any]:
     columns = list(prepared.task.columns)
-    cells = {}
-    for part in PARTS:
-        frame = prepared.table.take(prepared.rows(part), columns)
-        cells[part] = {c: frame[c].to_list() for c in columns}
+    cells = {part: _targets(prepared.table, prepared.rows(part), columns) for part in PARTS}
     return {"column": ", ".join(columns), **prepared.task.summary(cells)}
+
+
+def _targets(table: Table, rows: np.ndarray, columns: list[str]) -> dict[str, list[Any]]:
+    """Column -> cells; a task may have no target column at all."""
+    if not columns:
+        return {}
+    frame = table.take(rows, columns)
+    return {column: frame[column].to_list() for column in columns}
 
 
 def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
@@ -271,6 +280,16 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
         media_root=media.folder,
         item_columns={m.columns[0]: m.file for m in kinds.values() if m.name in LISTS},
     )
+    for modality in kinds.values():
+        if isinstance(modality, Graph):
+            found += _edge_leaks(prepared, modality)
     prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
     words = {"warning": "leak", "note": "note"}
     prepared.notes += [f"{words[leak.severity]}: {leak.message}" for leak in found]
+
+
+def _edge_leaks(prepared: Prepared, graph: Graph) -> list[Leak]:
+    edges = Edges(graph.entities, graph.relations, graph.triples)
+    targets = list(prepared.task.columns)
+    frame = prepared.table.take(prepared.rows("train"), [graph.columns[0], *targets])
+    return [leak for t in targets for leak in edge_leaks(edges, graph.columns[0], frame[graph.columns[0]], t, frame[t])]

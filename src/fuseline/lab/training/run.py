@@ -24,16 +24,19 @@ from fuseline.lab.export import export_package
 from fuseline.lab.model import FusionModel
 from fuseline.lab.report import write_report
 from fuseline.lab.training import loop
+from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
-from fuseline.package.files import finite, write_json, write_text
+from fuseline.package.files import finite, settle, write_json, write_text
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.tasks.degradation import degradation, subsets
 
 PARITY_ROWS = 16
+KINDS = {"confidence": pl.Float64, "probabilities": pl.String, "error": pl.Float64}
+"""of columns of predictions.parquet that may be absent in every row of a part"""
 
 
 @dataclass
@@ -121,6 +124,10 @@ def run(
     write_json(folder / "data.json", finite(prepared.data))
     voice.say(_opening(prepared, total, trainable))
 
+    if not (resume and settle(folder / "checkpoints" / "last").exists()):
+        clock = time.monotonic()
+        begin(model, recipe.training.seed, voice)
+        record.timed("prepare", time.monotonic() - clock)
     trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision)
     record.data["seconds"]["train"] = round(trained.seconds, 2)
     record.save(stage="trained", best=trained.best)
@@ -221,12 +228,19 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
     out |= prepared.task.judge(outputs.targets, outputs.full, decoded)
     if any(d.details is not None for d in decoded):
         out["details"] = [json.dumps(finite(d.details), ensure_ascii=False) for d in decoded]
-    return pl.DataFrame(out, schema_overrides={"confidence": pl.Float64, "probabilities": pl.String})
+    return pl.DataFrame(out, schema_overrides={k: v for k, v in KINDS.items() if k in out})
 
 
 def _numbers(cells: dict[str, Any]) -> dict[str, Any]:
     """Several targets are numbers, which a CSV holds as text."""
-    return {column: float(cell) if isinstance(cell, str) else cell for column, cell in cells.items()}
+    return {column: _number(cell) if isinstance(cell, str) else cell for column, cell in cells.items()}
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def _text(value: Any) -> str:

@@ -33,6 +33,7 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "texts": ("BYTES",),
     "words": ("BYTES",),
     "date": ("BYTES",),
+    "graph": ("BYTES", *_INTEGERS),
     "category": ("BYTES", *_INTEGERS, "BOOL"),
     "boolean": ("BOOL", "BYTES", *_INTEGERS),
     "number": ("FP32", *(t for t in _FLOATS if t != "FP32"), *_INTEGERS, "BYTES"),
