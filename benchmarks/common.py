@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fuseline import api
-from fuseline.data.split import make_folds
 from fuseline.data.table import Table
 from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.prepare import fold_rows
 from fuseline.recipe import parse_recipe
 
 DATA = Path(os.environ.get("FUSELINE_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
@@ -36,8 +36,7 @@ def folds_and_seeds(
     out: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for seed in range(seeds):
         spec = parse_recipe({**base, "split": {**base["split"], "seed": seed}})
-        target = spec.task.options["target"]
-        splits = make_folds(table, spec.split, target_column=target, task_kind=spec.task.kind)
+        splits = fold_rows(spec, table)
         for fold, split in enumerate(splits):
             for name, change in variants.items():
                 training = {**base["training"], **change.get("training", {}), "seed": seed}

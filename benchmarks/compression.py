@@ -132,7 +132,7 @@ def table_of_methods(name: str, table: Table, base: dict[str, Any], work: Path, 
 
 def folds(table: Table, base: dict[str, Any]) -> list[Any]:
     spec = parse_recipe({**base, "table": {"media_root": str(table.folder)}})
-    return make_folds(table, spec.split, target_column=base["task"]["target"], task_kind="classification")
+    return make_folds(table, spec.split, target_column=base["task"]["target"], stratify="classes")
 
 
 def trained(table: Table, base: dict[str, Any], split: Any, out: Path, cache: Cache) -> Path:

@@ -63,9 +63,7 @@ def main() -> None:
     found: dict[str, list[tuple[float, float, float]]] = {k: [] for k in trained}
     for seed in range(args.seeds):
         spec = parse_recipe({**BASE, "inputs": INPUTS, "split": {**BASE["split"], "seed": seed}})
-        for fold, split in enumerate(
-            make_folds(table, spec.split, target_column="category", task_kind="classification")
-        ):
+        for fold, split in enumerate(make_folds(table, spec.split, target_column="category", stratify="classes")):
             rows = np.flatnonzero(split.part == 2)
             whole, half = halved(table, rows, seed * 10 + fold)
             for name, inputs in trained.items():

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fuseline.errors import FuselineError, closest
 
+Stratify = Literal["classes", "numbers", "none"]
+"""how a split spreads rows by their target: by class, by quantile, or not"""
 ABSENT = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
 
 

@@ -91,7 +91,7 @@ class Case:
     name: str
     encoders: dict[str, str] = field(default_factory=dict)
     """input -> kind; all other inputs of the case are small"""
-    inputs: tuple[str, ...] = tuple(made.INPUTS)
+    inputs: tuple[str, ...] = made.FEW
     folder: str = ""
     """the tiny model folder of `kind: hf`"""
     fusion: str = "attention"
@@ -128,7 +128,8 @@ def task_cases() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    return [*encoder_cases(), *fusion_cases(), *task_cases()]
+    every = Case("every-input", inputs=tuple(made.INPUTS), fusion="sum")
+    return [*encoder_cases(), *fusion_cases(), *task_cases(), every]
 
 
 def missing_package(case: Case) -> str | None:

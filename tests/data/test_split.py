@@ -21,8 +21,8 @@ def _spec(kind: str, **options: Any) -> SplitSpec:
     return SplitSpec.model_validate({"kind": kind, **options})
 
 
-def _split(rows: Any, spec: SplitSpec, target: str | None = "y", task: str = "classification") -> Split:
-    return make_split(Table.open(rows), spec, target_column=target, task_kind=task)
+def _split(rows: Any, spec: SplitSpec, target: str | None = "y", task: str = "classes") -> Split:
+    return make_split(Table.open(rows), spec, target_column=target, stratify=task)
 
 
 def _error(rows: Any, spec: SplitSpec, target: str | None = "y") -> FuselineError:
@@ -74,10 +74,10 @@ def test_groups_are_never_split(groups: list[int | None], seed: int, many: bool)
     most = allot.GREEDY_GROUPS
     try:
         allot.GREEDY_GROUPS = 0 if many else most
-        splits = [make_split(table, spec, target_column="y", task_kind="classification")]
+        splits = [make_split(table, spec, target_column="y", stratify="classes")]
         if not many:
             folds = spec.model_copy(update={"folds": 3})
-            splits += make_folds(table, folds, target_column="y", task_kind="classification")
+            splits += make_folds(table, folds, target_column="y", stratify="classes")
     except FuselineError as error:
         assert many or len(set(groups)) < 8, error  # noqa: PT017
         assert error.code == "too_few_groups"  # noqa: PT017
@@ -142,7 +142,7 @@ def test_numbers_are_stratified_by_quantiles() -> None:
     rng = np.random.default_rng(0)
     y = np.exp(rng.normal(size=1000) * 3)
     table = Table.open(pl.DataFrame({"y": [f"{v!r}" for v in y.tolist()]}))
-    part = make_split(table, _spec("stratified"), target_column="y", task_kind="regression").part
+    part = make_split(table, _spec("stratified"), target_column="y", stratify="numbers").part
     top = y >= np.quantile(y, 0.9)
     assert [int(top[part == p].sum()) for p in range(3)] == [70, 15, 15]
 
@@ -154,7 +154,7 @@ def test_rows_without_a_target_are_unused_and_counted() -> None:
     assert (split.part.reshape(10, 4)[:, [0, 3]] >= 0).all()
     assert split.notes == ["20 of 40 rows have no y and are left out"]
     numbers = Table.open(pl.DataFrame({"y": [1.0, float("nan"), None, 2.0] * 10}))
-    part = make_split(numbers, _spec("stratified"), target_column="y", task_kind="regression").part
+    part = make_split(numbers, _spec("stratified"), target_column="y", stratify="numbers").part
     assert (part.reshape(10, 4)[:, 1:3] == -1).all()
 
 
@@ -244,29 +244,27 @@ def test_impossible_splits_say_why() -> None:
 
 def test_one_class_and_three_rows_are_no_error_here() -> None:
     assert sorted(_split([{"y": "a"}] * 3, _spec("stratified")).part.tolist()) == [0, 1, 2]
-    assert sorted(_split([{"y": 3.5}] * 3, _spec("stratified"), "y", "regression").part.tolist()) == [0, 1, 2]
-    assert sorted(_split([{"y": "two"}] * 3, _spec("stratified"), "y", "regression").part.tolist()) == [0, 1, 2]
+    assert sorted(_split([{"y": 3.5}] * 3, _spec("stratified"), "y", "numbers").part.tolist()) == [0, 1, 2]
+    assert sorted(_split([{"y": "two"}] * 3, _spec("stratified"), "y", "numbers").part.tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("kind", ["random", "stratified", "group"])
 def test_folds_test_every_row_once(kind: str) -> None:
     frame = pl.DataFrame(_y(103) | {"g": [i // 3 for i in range(103)]})
     spec = _spec(kind, folds=5, seed=3, **({"group": "g"} if kind == "group" else {}))
-    splits = make_folds(Table.open(frame), spec, target_column="y", task_kind="classification")
+    splits = make_folds(Table.open(frame), spec, target_column="y", stratify="classes")
     assert (np.sum([s.part == 2 for s in splits], axis=0) == 1).all()
     for split in splits:
         sizes = np.bincount(split.part, minlength=3)
         assert abs(sizes[2] - 20.6) <= 3
         assert abs(sizes[1] - 0.15 * (103 - sizes[2])) <= 3
-    again = make_folds(Table.open(frame), spec, target_column="y", task_kind="classification")
+    again = make_folds(Table.open(frame), spec, target_column="y", stratify="classes")
     assert all((a.part == b.part).all() for a, b in zip(splits, again, strict=True))
 
 
 def test_time_folds_train_on_the_past() -> None:
     frame = pl.DataFrame(_y(60) | {"t": list(range(60))[::-1]})
-    splits = make_folds(
-        Table.open(frame), _spec("time", time="t", folds=4), target_column="y", task_kind="classification"
-    )
+    splits = make_folds(Table.open(frame), _spec("time", time="t", folds=4), target_column="y", stratify="classes")
     assert len(splits) == 4
     when = np.arange(60)[::-1]
     for split in splits:
@@ -280,7 +278,7 @@ def test_folds_that_cannot_be() -> None:
 
     def code(spec: SplitSpec) -> str:
         with pytest.raises(FuselineError) as caught:
-            make_folds(table, spec, target_column="y", task_kind="classification")
+            make_folds(table, spec, target_column="y", stratify="classes")
         return caught.value.code
 
     assert code(_spec("group", group="g", folds=5)) == "too_few_groups"
@@ -294,5 +292,5 @@ def test_only_the_needed_columns_are_read(monkeypatch: pytest.MonkeyPatch) -> No
     read: list[str] = []
     column = Table.column
     monkeypatch.setattr(Table, "column", lambda self, name: (read.append(name), column(self, name))[1])
-    make_split(table, _spec("group", group="g"), target_column="y", task_kind="classification")
+    make_split(table, _spec("group", group="g"), target_column="y", stratify="classes")
     assert set(read) == {"g", "y"}

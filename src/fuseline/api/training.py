@@ -164,14 +164,13 @@ def _cross_validate(
     cache: Cache | None,
     resume: bool = False,
 ) -> Run:
-    from fuseline.data.split import make_folds
     from fuseline.lab.training.cache import Cache as NewCache
-    from fuseline.lab.training.prepare import target_columns
+    from fuseline.lab.training.prepare import fold_rows
     from fuseline.lab.training.run import run
 
     cache = cache or NewCache(recipe.training.cache_mb)
     folds: list[dict[str, Any]] = []
-    splits = make_folds(table, recipe.split, target_column=target_columns(recipe)[0], task_kind=recipe.task.kind)
+    splits = fold_rows(recipe, table)
     metrics: dict[str, Any] = {}
     for i, split in enumerate(splits):
         speak.say(f"fold {i + 1} of {len(splits)}")

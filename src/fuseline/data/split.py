@@ -12,7 +12,7 @@ from fuseline.data.guess import SPLIT_WORDS, is_blank, key_of
 from fuseline.data.moments import moments
 from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError, closest
-from fuseline.recipe import SplitSpec
+from fuseline.recipe import SplitSpec, Stratify
 
 TRAIN, VAL, TEST, UNUSED = 0, 1, 2, -1
 NAMES = ("train", "val", "test")
@@ -32,7 +32,7 @@ class Split:
         return np.flatnonzero(self.part == part)
 
 
-def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, task_kind: str) -> Split:
+def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, stratify: Stratify) -> Split:
     """Divide the rows by the rule of `spec`. A function of the table and the spec alone; reads only their columns.
 
     - random: by a seeded permutation.
@@ -48,13 +48,13 @@ def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, task
         table: N rows.
         spec: the recipe's split. `folds` is left aside: see :func:`make_folds`.
         target_column: None: rows count as used whatever they hold, and nothing is stratified.
-        task_kind: "regression" stratifies numbers by quantiles.
+        stratify: by the target's classes, by quantiles of its numbers, or not at all.
 
     Raises:
         FuselineError: ``missing_column``, ``no_target``, ``too_few_rows``, ``too_few_groups``, ``bad_split``,
             ``bad_cell`` (with row and column).
     """
-    work = _Work(table, spec, target_column, task_kind)
+    work = _Work(table, spec, target_column, stratify)
     match spec.kind:
         case "random":
             work.mix(work.used, work.shares, by_class=False)
@@ -69,7 +69,7 @@ def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, task
     return work.done()
 
 
-def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, task_kind: str) -> list[Split]:
+def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, stratify: Stratify) -> list[Split]:
     """`spec.folds` splits whose test parts are disjoint and together all used rows; `spec.test` is left aside.
 
     Within each, `spec.val` of the other rows validate, by the same rule. By time the rows are cut into one more piece
@@ -81,7 +81,7 @@ def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, task
         raise FuselineError("bad_split", f"{spec.folds} folds are no cross-validation", "set split.folds to 2 or more")
     if spec.kind == "given":
         raise FuselineError("bad_split", "a given split has no folds", "set split.folds to 0, or another split.kind")
-    work = _Work(table, spec, target_column, task_kind)
+    work = _Work(table, spec, target_column, stratify)
     if spec.kind == "time":
         return work.time_folds()
     fold = np.full(table.n_rows, -1, dtype=np.int64)
@@ -110,10 +110,10 @@ def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, task
 class _Work:
     """The columns that a split needs, read once, and the parts that are being filled."""
 
-    def __init__(self, table: Table, spec: SplitSpec, target_column: str | None, task_kind: str) -> None:
+    def __init__(self, table: Table, spec: SplitSpec, target_column: str | None, stratify: Stratify) -> None:
         needed = {"group": spec.group, "time": spec.time, "given": spec.column}.get(spec.kind)
         table.require([c for c in (needed, target_column) if c is not None])
-        self.table, self.spec, self.target_column, self.task_kind = table, spec, target_column, task_kind
+        self.table, self.spec, self.target_column, self.stratify = table, spec, target_column, stratify
         self.seed = spec.seed
         self.part = np.full(table.n_rows, UNUSED, dtype=np.int8)
         self.notes: list[str] = []
@@ -121,7 +121,7 @@ class _Work:
         """(N,) class numbers, -1 without a target; None where nothing is stratified"""
         used = np.ones(table.n_rows, dtype=bool)
         if target_column is not None:
-            self.labels, used = _labels(table, target_column, task_kind)
+            self.labels, used = _labels(table, target_column, stratify)
             lost = int((~used).sum())
             if lost == table.n_rows:
                 raise FuselineError(
@@ -172,7 +172,7 @@ class _Work:
     def mix(self, rows: np.ndarray, shares: list[float], *, by_class: bool) -> None:
         self.part[rows] = self.by_class(rows, shares, self.seed, by_class)
         self._check(shares)
-        if by_class and self.labels is not None and self.task_kind != "regression":
+        if by_class and self.labels is not None and self.stratify == "classes":
             sizes = np.bincount(self.labels[rows])
             single = int((sizes == 1).sum())
             if single and len(sizes) > 1:
@@ -190,7 +190,7 @@ class _Work:
                 raise _too_few(self.spec, len(self.used), "train, val and test" if len(shares) > 2 else "train and val")
 
     def _say_missing_classes(self) -> None:
-        if self.labels is None or self.task_kind == "regression":
+        if self.labels is None or self.stratify != "classes":
             return
         classes = set(np.unique(self.labels[self.used]).tolist())
         for number, name in enumerate(NAMES):
@@ -295,13 +295,16 @@ def codes_of(series: pl.Series) -> np.ndarray:
     return ranks.cast(pl.Int64).fill_null(0).to_numpy() - 1
 
 
-def _labels(table: Table, column: str, task_kind: str) -> tuple[np.ndarray, np.ndarray]:
+def _labels(table: Table, column: str, stratify: Stratify) -> tuple[np.ndarray, np.ndarray]:
     """(N,) class numbers or quantile bins, and (N,) whether there is a target.
 
     Numbers that are none are a class of their own: the task names them. Of lists, the rarest label counts.
     """
     series = table.column(column)
-    if task_kind == "regression":
+    if stratify == "none":
+        used = ~np.array([is_blank(v) for v in cells(series)])
+        return np.where(used, 0, -1), used
+    if stratify == "numbers":
         blank = series.is_null().to_numpy()
         text = series.dtype == pl.String
         numbers = (series.str.strip_chars() if text else series).cast(pl.Float64, strict=False).to_numpy().copy()

@@ -19,7 +19,7 @@ from fuseline.lab.heads import head_class
 from fuseline.lab.model import FusionModel
 from fuseline.modalities import Modality, modality_class
 from fuseline.recipe import Frozen, Recipe, read_options
-from fuseline.tasks import Task
+from fuseline.tasks import Task, task_class
 
 # What `encoder: auto` means, best first: a kind and the module that must be installed for it.
 AUTO: dict[str, tuple[tuple[str, str], ...]] = {
@@ -67,6 +67,7 @@ def _auto_kind(modality: str) -> tuple[str, str]:
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
     """Resolve and validate every input's options before any work. Errors name the recipe's path."""
     plans: dict[str, Plan] = {}
+    needs = _needs(recipe)
     for name, spec in recipe.inputs.items():
         where = f"inputs.{name}"
         modality = modality_class(spec.modality)
@@ -76,7 +77,8 @@ def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
         cls = encoder_class(spec.modality, kind)
         options = spec.encoder.options
         lora: dict[str, Any] = {str(k): options.pop(k) for k in ("rank", "alpha") if k in options}
-        config = read_options(cls.Config, options, f"{where}.encoder")
+        wanted = {k: v for k, v in needs.get(spec.modality, {}).items() if k in cls.Config.model_fields}
+        config = read_options(cls.Config, {**wanted, **options}, f"{where}.encoder")
         # What the encoder needs of its cells wins over defaults; what the user wrote wins over both.
         cells = read_options(modality.Config, {**cls.cell_options(config), **spec.options}, where)
         pretrained = bool(getattr(config, "pretrained", cls.pretrained))
@@ -106,6 +108,12 @@ def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
     return plans
 
 
+def _needs(recipe: Recipe) -> Mapping[str, Mapping[str, Any]]:
+    """What the head asks of encoders, by modality."""
+    task = task_class(recipe.task.kind)
+    return head_class(recipe.task.kind).needs(read_options(task.Config, recipe.task.options, "task"))
+
+
 def build_model(
     recipe: Recipe, plans: Mapping[str, Plan], modalities: Mapping[str, Modality], task: Task
 ) -> FusionModel:
@@ -123,5 +131,5 @@ def build_model(
         encoders.append(encoder)
     kind = fusion_class(recipe.fusion.kind)
     fusion = kind(read_options(kind.Config, options, "fusion"), names=names, width=model.width)
-    head = head_class(task.name)(task, width=model.width, dropout=model.head_dropout)
+    head = head_class(task.name)(task, modalities, width=model.width, dropout=model.head_dropout)
     return FusionModel(names, encoders, fusion, head, width=model.width, dropout=model.input_dropout)

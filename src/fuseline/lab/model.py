@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.fusion.base import Fusion
 from fuseline.lab.heads.base import Head
-from fuseline.lab.tokens import Tokens
+from fuseline.lab.tokens import Fused, Tokens, View
 
 
 class Adapter(nn.Module):
@@ -22,7 +22,7 @@ class Adapter(nn.Module):
         self.project = nn.Linear(width_in, width)
 
     def forward(self, tokens: Tokens) -> Tokens:
-        return Tokens(self.project(self.drop(self.norm(tokens.values_BTD))), tokens.mask_BT)
+        return tokens._replace(values_BTD=self.project(self.drop(self.norm(tokens.values_BTD))))
 
 
 class FusionModel(nn.Module):
@@ -59,6 +59,15 @@ class FusionModel(nn.Module):
         return tokens
 
     def forward(self, arrays: Mapping[str, Tensor], present_BM: Tensor) -> dict[str, Tensor]:
-        fused = self.fusion(self.encode(arrays), present_BM)
-        outputs: dict[str, Tensor] = self.head(fused)
+        return self.answer(self.encode(arrays), present_BM)
+
+    def answer(self, tokens: Mapping[str, Tokens], present_BM: Tensor) -> dict[str, Tensor]:
+        """The outputs for what `encode` gave, as often as wanted under other presences."""
+
+        def fuse(seen_BM: Tensor) -> Fused:
+            fused: Fused = self.fusion(tokens, seen_BM)
+            return fused
+
+        fused = fuse(present_BM)
+        outputs: dict[str, Tensor] = self.head(fused, View(tokens, present_BM, fuse))
         return {**outputs, "embedding": fused.pooled_BD}

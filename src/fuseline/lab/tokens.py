@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,6 +13,8 @@ class Tokens(NamedTuple):
 
     values_BTD: Tensor
     mask_BT: Tensor
+    aside: Mapping[str, Tensor] | None = None
+    """what the encoder hands to the head beside its tokens, e.g. a series' own mean and last value"""
 
 
 class Fused(NamedTuple):
@@ -20,3 +23,13 @@ class Fused(NamedTuple):
     pooled_BD: Tensor
     tokens_BTD: Tensor
     mask_BT: Tensor
+
+
+class View(NamedTuple):
+    """What a head may look at beside the fused tokens."""
+
+    tokens: Mapping[str, Tokens]
+    """each input's own tokens, D wide"""
+    present_BM: Tensor
+    fuse: Callable[[Tensor], Fused]
+    """the same tokens fused again under another presence (B, M), e.g. of one side of a pair"""

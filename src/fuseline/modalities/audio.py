@@ -39,6 +39,7 @@ class Audio:
     """
 
     Config: ClassVar[type[Frozen]] = AudioConfig
+    file: ClassVar[bool] = True
 
     def __init__(self, config: AudioConfig, column: str) -> None:
         self.name = "audio"

@@ -37,6 +37,8 @@ class Modality(Protocol):
     """
 
     Config: ClassVar[type[Frozen]]
+    file: ClassVar[bool]
+    """whether a cell is a media file: decoded in threads, cached, compared by its bytes"""
     name: str
     """the modality's name, e.g. "image" """
     columns: tuple[str, ...]

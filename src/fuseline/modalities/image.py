@@ -32,6 +32,7 @@ class Image:
     """
 
     Config: ClassVar[type[Frozen]] = ImageConfig
+    file: ClassVar[bool] = True
 
     def __init__(self, config: ImageConfig, column: str) -> None:
         self.name = "image"

@@ -60,6 +60,7 @@ class Tabular:
     """
 
     Config: ClassVar[type[Frozen]] = TabularConfig
+    file: ClassVar[bool] = False
 
     def __init__(self, state: dict[str, Any]) -> None:
         self.name = "tabular"

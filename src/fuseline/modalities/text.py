@@ -49,6 +49,7 @@ class Text:
     """
 
     Config: ClassVar[type[Frozen]] = TextConfig
+    file: ClassVar[bool] = False
 
     def __init__(self, config: TextConfig, column: str, tokenizer: Tokenizer, notes: tuple[str, ...] = ()) -> None:
         self.name = "text"

@@ -33,6 +33,8 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     """e.g. a broken cell that the recipe treats as absent"""
     error: FuselineError | None = None
+    details: dict[str, Any] | None = None
+    """what else belongs to the answer, JSON values: its task's documentation says what"""
 
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {"value": self.value, "used": list(self.used), "absent": list(self.absent)}
@@ -40,6 +42,8 @@ class Answer:
             out["probabilities"] = self.probabilities
         if self.interval is not None:
             out["interval"] = list(self.interval)
+        if self.details is not None:
+            out["details"] = self.details
         if self.notes:
             out["notes"] = self.notes
         if self.error is not None:
@@ -58,6 +62,7 @@ class Answer:
             absent=tuple(data["absent"]),
             notes=list(data.get("notes", ())),
             error=None if error is None else FuselineError.from_dict(error),
+            details=data.get("details"),
         )
 
 
@@ -140,7 +145,7 @@ class Predictor:
         for p, d in zip(parsed, self.task.decode(outputs), strict=True):
             used = tuple(n for n in self.names if p.values[n] is not None)
             absent = tuple(n for n in self.names if p.values[n] is None)
-            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes))
+            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes, details=d.details))
         return answers
 
     def predict_frames(

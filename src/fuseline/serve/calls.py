@@ -38,9 +38,9 @@ class ModelInfo:
     version: str
     """content hash of the package"""
     task: str
-    """classification or regression"""
+    """classification, regression, forecast, ..."""
     mode: str
-    """binary, multiclass, multilabel; number, numbers"""
+    """binary, multiclass, multilabel; number, numbers; "" where a task has one form"""
     classes: tuple[str, ...]
     """class names in the order of the probabilities; empty for regression"""
     targets: tuple[str, ...]

@@ -13,6 +13,8 @@ from fuseline.serve.engine import Engine
 from fuseline.serve.scorer import Scored
 
 MOST_INPUTS = 8
+EXPLAINED = ("binary", "multiclass", "number")
+"""modes of a task whose answer is one number a row"""
 
 
 def check(info: ModelInfo, cost: int, most: int) -> None:
@@ -46,8 +48,8 @@ async def compute(
         outputs.setdefault(i, {})[subset] = _output(answer, scored.answers[i])
     out: list[dict[str, Any] | None] = []
     for i, answer in enumerate(scored.answers):
-        if answer.error is not None or info.mode in ("multilabel", "numbers"):
-            out.append(None)  # one number a row is explained
+        if answer.error is not None or info.mode not in EXPLAINED:
+            out.append(None)
             continue
         values = outputs.get(i, {}) | {frozenset(answer.used): _output(answer, answer)}
         shares = shapley(answer.used, values)

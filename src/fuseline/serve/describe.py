@@ -27,7 +27,7 @@ def describe(predictor: Predictor, name: str | None = None) -> ModelInfo:
         name=name or package.name,
         version=package.version,
         task=task.name,
-        mode=getattr(task, "mode", "number" if len(task.columns) == 1 else "numbers"),
+        mode=task.mode,
         classes=tuple(getattr(task, "labels", ())),
         targets=tuple(task.columns),
         inputs={key: spec.modality for key, spec in recipe.inputs.items()},

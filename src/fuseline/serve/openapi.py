@@ -50,8 +50,10 @@ def answer_schema(info: ModelInfo) -> dict[str, Any]:
         value = {"type": "array", "items": label} if info.mode == "multilabel" else label
     elif info.mode == "numbers":
         value = {"type": ["object", "null"], "description": f"numbers: {', '.join(info.targets)}"}
-    else:
+    elif info.task == "regression":
         value = {"type": ["number", "null"]}
+    else:
+        value = {"description": f"what a {info.task} answers"}
     inputs = {"type": "array", "items": {"enum": list(info.inputs)}}
     properties: dict[str, Any] = {
         "value": value,
@@ -61,6 +63,7 @@ def answer_schema(info: ModelInfo) -> dict[str, Any]:
         "error": {"$ref": "#/components/schemas/RowError"},
         "contributions": {"type": "object"},
         "interval": {"type": "array", "items": {"type": "number"}},
+        "details": {"type": "object"},
     }
     if info.classes:
         properties["probabilities"] = {"type": "object", "properties": {c: {"type": "number"} for c in info.classes}}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fuseline.errors import unknown_kind
-from fuseline.tasks.base import Decoded, Metric, Scores, Task
+from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
 
 TASKS = ("classification", "regression")
 
-__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "task_class"]
+__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
 
 
 def task_class(kind: str) -> type[Task]:

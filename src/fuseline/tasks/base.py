@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from fuseline.recipe import Frozen
+from fuseline.recipe import Frozen, Stratify
+
+if TYPE_CHECKING:  # siblings meet in types only
+    from fuseline.modalities.base import Modality
+
+
+class TaskConfig(Frozen):
+    """Abstract: the options of a task."""
+
+    targets_may_be_inputs: ClassVar[bool] = False
+    """whether a target column may be an input, too"""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns that are read as targets. None: every row has a target, which `encode({})` gives."""
+        raise TypeError("TaskConfig is abstract")
 
 
 @dataclass
@@ -16,9 +31,11 @@ class Decoded:
     """One row's answer before it is joined with what it was based on."""
 
     value: Any
-    """label, list of labels (multilabel), number, or dict of numbers (many targets)"""
+    """label, list of labels (multilabel), number, or dict of numbers (many targets); each task's file says it"""
     probabilities: dict[str, float] | None = None
     interval: tuple[float, float] | None = None
+    details: dict[str, Any] | None = None
+    """JSON values that belong to the answer, e.g. the quantiles of each step of a forecast"""
 
 
 @dataclass
@@ -52,8 +69,12 @@ class Scores:
 class Task(Protocol):
     """Targets, decoding and metrics of one kind of answer."""
 
-    Config: ClassVar[type[Frozen]]
+    Config: ClassVar[type[TaskConfig]]
+    stratify: ClassVar[Stratify]
+    """how a split spreads the rows by their (first) target"""
     name: str
+    mode: str
+    """which of its forms the task has, "" where it has one"""
     columns: tuple[str, ...]
     """the target columns"""
     metric: str
@@ -68,6 +89,21 @@ class Task(Protocol):
     def from_state(cls, state: dict[str, Any]) -> Task: ...
 
     def state(self) -> dict[str, Any]: ...
+
+    def check(self, inputs: Mapping[str, Modality]) -> None:
+        """Raises FuselineError ``bad_recipe`` where these (fitted) inputs and the task do not go together."""
+        ...
+
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """The targets in data.json, JSON values. `cells`: part -> column -> cells of that part's rows."""
+        ...
+
+    def judge(
+        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray], decoded: Sequence[Decoded]
+    ) -> dict[str, list[Any]]:
+        """How well each row was answered, as columns of predictions.parquet: `correct` (bool) or `error` (float, the
+        larger the worse); or neither."""
+        ...
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         """One row's target as a fixed-shape array (class: int64 scalar; multilabel: float32 [C]; numbers: float32 [K]).

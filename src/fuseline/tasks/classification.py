@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Frozen
-from fuseline.tasks.base import Decoded, Metric, Scores
+from fuseline.recipe import Stratify
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.classification_scores import Sheet
 from fuseline.tasks.labels import Label, classes_of, find, is_list, parse_label, parse_labels, positive_of, text_of
@@ -25,7 +25,7 @@ RANKING_CELLS = 2e9
 """rows · classes · resamples above which AUROC and AUPRC, which cost the most, get no interval"""
 
 
-class ClassificationConfig(Frozen):
+class ClassificationConfig(TaskConfig):
     """Options of the classification task."""
 
     target: str = Field(min_length=1, description="the column to predict")
@@ -47,6 +47,10 @@ class ClassificationConfig(Frozen):
     focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss (Lin et al. 2017); 0: cross entropy")
     label_smoothing: float = Field(0.05, ge=0, lt=1, description="share of the target spread over all classes")
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.target,)
+
     @field_validator("class_weights", mode="before")
     @classmethod
     def _keys_are_texts(cls, given: Any) -> Any:
@@ -64,14 +68,15 @@ class ClassificationConfig(Frozen):
 class Classification:
     """Labels to class numbers and logits back to labels."""
 
-    Config: ClassVar[type[Frozen]] = ClassificationConfig
+    Config: ClassVar[type[TaskConfig]] = ClassificationConfig
+    stratify: ClassVar[Stratify] = "classes"
     name = "classification"
 
     def __init__(
         self, config: ClassificationConfig, *, mode: Mode, classes: Sequence[Label], counts: Sequence[int], rows: int
     ) -> None:
         """`counts`: training rows of each class; `rows`: training rows with a target."""
-        self.config, self.mode, self.classes = config, mode, list(classes)
+        self.config, self.mode, self.classes = config, str(mode), list(classes)
         self.counts, self.rows = list(counts), rows
         self.labels = [text_of(c) for c in self.classes]
         self._index = {label: i for i, label in enumerate(self.labels)}
@@ -141,6 +146,23 @@ class Classification:
         if isinstance(weights, dict):
             raw = np.array([weights.get(label, 1.0) for label in self.labels])
         return raw if self.mode == "multilabel" else np.asarray(raw * counts.sum() / (raw * counts).sum())
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Any inputs will do."""
+
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """`counts`: part -> label -> rows."""
+        counts: dict[str, dict[str, int]] = {}
+        for part, columns in cells.items():
+            values, numbers = np.unique([str(v) for v in columns[self.config.target]], return_counts=True)
+            counts[part] = {str(v): int(n) for v, n in zip(values, numbers, strict=True)}
+        return {"counts": counts}
+
+    def judge(
+        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray], decoded: Sequence[Decoded]
+    ) -> dict[str, list[Any]]:
+        again = [self.encode({self.config.target: d.value}) for d in decoded]
+        return {"correct": [a is not None and bool(np.array_equal(a, b)) for a, b in zip(again, targets, strict=True)]}
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         column = self.columns[0]

@@ -17,13 +17,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Frozen
+from fuseline.recipe import Stratify
 from fuseline.tasks import metrics
-from fuseline.tasks.base import Decoded, Metric, Scores
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 
 
-class RegressionConfig(Frozen):
+class RegressionConfig(TaskConfig):
     """Options of the regression task."""
 
     target: str | None = Field(None, description="the column to predict")
@@ -66,13 +66,15 @@ def parse_number(cell: Any, column: str) -> float | None:
 class Regression:
     """One number a row, or K numbers of which some may be absent in a row."""
 
-    Config: ClassVar[type[Frozen]] = RegressionConfig
+    Config: ClassVar[type[TaskConfig]] = RegressionConfig
+    stratify: ClassVar[Stratify] = "numbers"
     name = "regression"
 
     def __init__(self, config: RegressionConfig, *, mean: Sequence[float], std: Sequence[float]) -> None:
         self.config = config
         self.columns = config.columns
         self.mean, self.std = tuple(mean), tuple(std)
+        self.mode = "number" if len(self.columns) == 1 else "numbers"
         self.metric = "rmse" if len(self.columns) == 1 else "nrmse"
 
     @classmethod
@@ -103,6 +105,20 @@ class Regression:
 
     def state(self) -> dict[str, Any]:
         return {"config": self.config.model_dump(mode="json"), "mean": list(self.mean), "std": list(self.std)}
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Any inputs will do."""
+
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """`quantiles`: eleven of the first target's training cells."""
+        values = np.array([float(v) for v in cells["train"][self.columns[0]] if v is not None])
+        return {"quantiles": [float(q) for q in np.quantile(values, np.linspace(0, 1, 11))] if len(values) else []}
+
+    def judge(
+        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray], decoded: Sequence[Decoded]
+    ) -> dict[str, list[Any]]:
+        gaps_NK = np.abs(np.asarray(outputs["prediction"]) - targets.reshape(len(decoded), -1))
+        return {"error": [float(g) for g in np.nanmean(gaps_NK, axis=1)]}
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         numbers = [parse_number(cells.get(column), column) for column in self.columns]

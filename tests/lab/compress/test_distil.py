@@ -76,7 +76,7 @@ def head(kind: str, **state: Any) -> tuple[Any, Any]:
     }
     config = {"target": "y"} if kind == "classification" else {"targets": ["y", "z"], "huber_delta": 1e9}
     task = task_class(kind).from_state({"config": config, **states[kind], **state})
-    return task, head_class(kind)(task, width=8, dropout=0.0)
+    return task, head_class(kind)(task, {}, width=8, dropout=0.0)
 
 
 # --- the distance of answers ------------------------------------------------------------------------------------------

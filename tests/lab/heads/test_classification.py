@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lab.heads.views import seen
 from torch import Tensor
 
 from fuseline.lab.heads import head_class
@@ -16,7 +17,7 @@ CELLS = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
 def head_of(cells=CELLS, **options):
     task = Classification.fit(ClassificationConfig(target="y", **options), {"y": cells})
     torch.manual_seed(0)
-    return task, head_class("classification")(task, width=8, dropout=0.0)
+    return task, head_class("classification")(task, {}, width=8, dropout=0.0)
 
 
 def fused(rows: int) -> Fused:
@@ -104,7 +105,7 @@ def test_unknown_labels_are_left_out_of_the_loss():
 
 def test_starts_at_the_classes_frequencies():
     task, head = head_of()
-    chances = head(Fused(torch.zeros(1, 8), torch.zeros(1, 1, 8), torch.ones(1, 1, dtype=torch.bool)))
+    chances = head(*seen(Fused(torch.zeros(1, 8), torch.zeros(1, 1, 8), torch.ones(1, 1, dtype=torch.bool))))
     answer = task.decode({"logits": chances["logits"].detach().numpy()})[0]
     assert answer.probabilities == pytest.approx({"a": 0.6, "b": 0.3, "c": 0.1}, abs=0.02)
 
@@ -116,7 +117,7 @@ def test_learns_a_separable_problem():
     optimizer = torch.optim.Adam(head.parameters(), lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        loss = head.loss(head(given), targets)
+        loss = head.loss(head(*seen(given)), targets)
         loss.backward()
         optimizer.step()
-    assert (head(given)["logits"].argmax(dim=1) == targets).float().mean() > 0.95
+    assert (head(*seen(given))["logits"].argmax(dim=1) == targets).float().mean() > 0.95

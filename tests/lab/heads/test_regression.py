@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from lab.heads.views import seen
 
 from fuseline.lab.heads import head_class
 from fuseline.lab.tokens import Fused
@@ -16,7 +17,7 @@ def head_of(**options):
     config = RegressionConfig(targets=("price", "age"), **options)
     task = Regression.fit(config, {"price": PRICES, "age": AGES})
     torch.manual_seed(0)
-    return task, head_class("regression")(task, width=8, dropout=0.0)
+    return task, head_class("regression")(task, {}, width=8, dropout=0.0)
 
 
 def fused(rows: int) -> Fused:
@@ -28,7 +29,7 @@ def test_answers_in_the_targets_own_units_starting_at_their_means():
     task, head = head_of()
     with torch.no_grad():
         head.project.weight.zero_()
-    assert head(fused(2))["prediction"].tolist() == [list(task.mean)] * 2
+    assert head(*seen(fused(2)))["prediction"].tolist() == [list(task.mean)] * 2
     assert task.mean == (1500.0, 30.0)
 
 
@@ -45,7 +46,7 @@ def test_loss_is_on_the_standardised_scale(kind):
 @pytest.mark.parametrize("kind", ["huber", "mse"])
 def test_absent_targets_are_left_out_of_the_loss(kind):
     _, head = head_of(loss=kind)
-    outputs = head(fused(3))
+    outputs = head(*seen(fused(3)))
     outputs["prediction"].retain_grad()
     targets = torch.tensor([[900.0, torch.nan], [torch.nan, torch.nan], [2000.0, 25.0]])
     loss = head.loss(outputs, targets)
@@ -62,7 +63,7 @@ def test_absent_targets_are_left_out_of_the_loss(kind):
 def test_reduced_precision_does_not_reach_the_targets_units():
     _, head = head_of()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert head(fused(2))["prediction"].dtype == torch.float32
+        assert head(*seen(fused(2)))["prediction"].dtype == torch.float32
 
 
 def test_learns_a_linear_problem_of_two_scales():
@@ -72,7 +73,7 @@ def test_learns_a_linear_problem_of_two_scales():
     optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
     for _ in range(400):
         optimizer.zero_grad()
-        loss = head.loss(head(given), targets)
+        loss = head.loss(head(*seen(given)), targets)
         loss.backward()
         optimizer.step()
-    assert ((head(given)["prediction"] - targets).abs() < torch.tensor([20.0, 0.2])).all()
+    assert ((head(*seen(given))["prediction"] - targets).abs() < torch.tensor([20.0, 0.2])).all()

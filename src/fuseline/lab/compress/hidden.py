@@ -78,7 +78,7 @@ class Live:
             tokens = self.model.encode({k: v.to(device) for k, v in batch.arrays.items()})
         out = {}
         for m, name in enumerate(self.names):
-            values, mask = tokens[name]
+            values, mask, _ = tokens[name]
             mask_BT = torch.zeros(len(rows), mask.shape[1], dtype=torch.bool, device=device)
             values_BTE = torch.zeros(len(rows), *values.shape[1:], device=device)
             mask_BT[good] = mask.bool() & batch.present_BM[:, m, None].to(device)

@@ -77,11 +77,11 @@ class _Answer:
     def run(self) -> list[Tensor]:
         if self.part.name == FUSION:
             return self.part.run()
-        tokens = Tokens(*self.part.run())
+        values_BTD, mask_BT = self.part.run()
+        tokens = Tokens(values_BTD, mask_BT, self.part.aside)
         self.mask_BT = tokens.mask_BT
         self.tokens[self.part.name] = self.model.adapters[self.column](tokens)
-        fused = self.model.fusion(self.tokens, self.part.batch.present_BM)
-        return [*self.model.head(fused).values(), fused.pooled_BD]
+        return list(self.model.answer(self.tokens, self.part.batch.present_BM).values())
 
 
 def _change(whole: Sequence[Tensor], cut: Sequence[Tensor], here_B: Tensor) -> float:

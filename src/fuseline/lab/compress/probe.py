@@ -59,6 +59,7 @@ class Part:
         self.model, self.name, self.batch = model, part, batch
         self.roots = modules_of(part, model.names)
         self.tokens: dict[str, Tokens] = {}
+        self.aside: Mapping[str, Tensor] | None = None
         self.arrays: dict[str, Tensor] = {}
         if part == FUSION:
             with torch.no_grad():
@@ -82,7 +83,7 @@ class Part:
         if self.name == FUSION:
             return list(self._answer(self.tokens).values())
         encoder = self.model.encoders[self.model.names.index(self.name)]
-        values_BTD, mask_BT = encoder(**self.arrays)
+        values_BTD, mask_BT, self.aside = encoder(**self.arrays)
         return [torch.where(mask_BT[..., None], values_BTD, 0.0), mask_BT]
 
     def heard(self) -> frozenset[str]:
@@ -90,7 +91,7 @@ class Part:
         if self.name != FUSION:
             return frozenset()
         with torch.enable_grad():
-            tokens = {n: Tokens(t.values_BTD.clone().requires_grad_(), t.mask_BT) for n, t in self.tokens.items()}
+            tokens = {n: t._replace(values_BTD=t.values_BTD.clone().requires_grad_()) for n, t in self.tokens.items()}
             answer = torch.stack([value.square().sum() for value in self._answer(tokens).values()]).sum()
             given = [t.values_BTD for t in tokens.values()]
             slopes = (
@@ -99,8 +100,7 @@ class Part:
         return frozenset(n for n, g in zip(tokens, slopes, strict=True) if g is not None and bool(g.any()))
 
     def _answer(self, tokens: dict[str, Tokens]) -> dict[str, Tensor]:
-        fused = self.model.fusion(tokens, self.batch.present_BM)
-        return {**self.model.head(fused), "embedding": fused.pooled_BD}
+        return self.model.answer(tokens, self.batch.present_BM)
 
 
 def own_arrays(arrays: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

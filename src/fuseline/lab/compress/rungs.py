@@ -139,7 +139,7 @@ class Probe:
         for _ in range(REPEATS):
             start = time.perf_counter()
             if part == FUSION:
-                model.head(model.fusion(tokens, batch.present_BM))
+                model.answer(tokens, batch.present_BM)
             else:
                 _tokens(model, part, batch)
             best = min(best, time.perf_counter() - start)
@@ -154,8 +154,8 @@ def _modules(model: FusionModel, part: str) -> tuple[nn.Module, ...]:
 
 
 def _answers(model: FusionModel, tokens: dict[str, Tokens], batch: Batch) -> dict[str, np.ndarray]:
-    out = model.head(model.fusion(tokens, batch.present_BM))
-    return {k: v.float().numpy() for k, v in out.items()}
+    out = model.answer(tokens, batch.present_BM)
+    return {k: v.float().numpy() for k, v in out.items() if k != "embedding"}
 
 
 def _tokens(model: FusionModel, part: str, batch: Batch) -> Tokens:

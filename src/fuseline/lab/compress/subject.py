@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from fuseline.data.split import Split, make_folds, make_split
+from fuseline.data.split import Split
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, build_model, plan_inputs
@@ -23,7 +23,7 @@ from fuseline.lab.compress.shapes import fit_shapes
 from fuseline.lab.export.parity import difference
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.cache import Cache
-from fuseline.lab.training.prepare import Prepared
+from fuseline.lab.training.prepare import Prepared, fold_rows, split_rows
 from fuseline.lab.training.reader import Reader
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser
@@ -72,7 +72,7 @@ def open_subject(package: Package, table: Table, *, cache: Cache, voice: Voice, 
     model = rebuild(package, plans, parser, task)
     table.require([*parser.columns, *task.columns])
     if split is None:
-        split = split_of(recipe, table, task, package.folder)
+        split = split_of(recipe, table, package.folder)
     media = MediaRoot(recipe.table.media_root or (str(table.folder) if table.folder else None))
     reader = Reader(table, parser, task, media, cache)
     prepared = Prepared(recipe, table, split.part.copy(), plans, parser, task, reader, list(split.notes), {})
@@ -126,11 +126,10 @@ def _parent(package: Package) -> str:
     return f": {parent['name']}, version {parent['version']}" if parent else ""
 
 
-def split_of(recipe: Recipe, table: Table, task: Task, folder: Path) -> Split:
+def split_of(recipe: Recipe, table: Table, folder: Path) -> Split:
     """The split that the run made: a function of its recipe and its table. Of a cross-validation, its own fold's."""
-    target = task.columns[0]
     if not recipe.split.folds:
-        return make_split(table, recipe.split, target_column=target, task_kind=recipe.task.kind)
+        return split_rows(recipe, table)
     fold = re.fullmatch(r"fold-(\d+)", folder.resolve().parent.name)
     if fold is None:
         raise FuselineError(
@@ -138,7 +137,7 @@ def split_of(recipe: Recipe, table: Table, task: Task, folder: Path) -> Split:
             "the model is one fold of a cross-validation, and its folder does not say which",
             "give it as RUN/fold-0 (not copied elsewhere), or pass split=... from Python",
         )
-    folds = make_folds(table, recipe.split, target_column=target, task_kind=recipe.task.kind)
+    folds = fold_rows(recipe, table)
     if int(fold[1]) >= len(folds):
         raise FuselineError("bad_split", f"the recipe has {len(folds)} folds, not fold {fold[1]}", "")
     return folds[int(fold[1])]
@@ -175,10 +174,9 @@ def _hold_back(prepared: Prepared) -> None:
     kinds: Any = prepared.recipe.split.model_copy(update={"val": HELD_BACK, "test": 0.0, "folds": 0})
     if spec.kind == "given" or len(train) < 10:
         kinds = kinds.model_copy(update={"kind": "random"})
-    target = prepared.task.columns[0]
-    columns = [c for c in (target, spec.group, spec.time) if c is not None]
-    rows = Table.open(prepared.table.take(train, list(dict.fromkeys(columns))))
-    part = make_split(rows, kinds, target_column=target, task_kind=prepared.recipe.task.kind).part
+    columns = [c for c in (*prepared.task.columns[:1], spec.group, spec.time) if c is not None]
+    rows = Table.open(prepared.table.take(train, list(dict.fromkeys(columns or prepared.parser.columns))))
+    part = split_rows(prepared.recipe.model_copy(update={"split": kinds}), rows).part
     prepared.part[train[part == 1]] = 1
     prepared.notes.append(
         f"the run kept no validation rows: {int((part == 1).sum())} of its training rows choose between candidates, "

@@ -24,6 +24,7 @@ from fuseline.progress import Silent, Voice
 from fuseline.runtime import Predictor
 from fuseline.tasks import Task
 from fuseline.tasks.classification import Classification
+from fuseline.tasks.regression import Regression
 
 CHUNK = 64
 TOKENS_MB = 512
@@ -178,8 +179,7 @@ def _ask_model(
             batch = reader.collate(good)
             present_BM = batch.present_BM.to(device)
             tokens = model.encode({k: v.to(device) for k, v in batch.arrays.items()})
-            fused = model.fusion(tokens, present_BM)
-            outputs = {**model.head(fused), "embedding": fused.pooled_BD}
+            outputs = model.answer(tokens, present_BM)
             if kept is not None and kept.bytes <= limit:
                 kept.add(batch.rows, tokens, present_BM)
             yield batch.rows, {k: v.float().cpu().numpy() for k, v in outputs.items()}
@@ -227,6 +227,9 @@ def _joined(prepared: Prepared, told: Sequence[tuple[Task, Told]], memory: Memor
 
 
 def _answers(task: Task, outputs: dict[str, np.ndarray]) -> np.ndarray:
+    if not isinstance(task, (Classification, Regression)):
+        message = f"a model of the task {task.name} can neither teach nor be taught"
+        raise FuselineError("bad_teacher", message, "distillation and healing know classification and regression")
     if not isinstance(task, Classification):
         return np.asarray(outputs["prediction"], np.float64).reshape(-1, len(task.columns))
     if task.mode == "multilabel":

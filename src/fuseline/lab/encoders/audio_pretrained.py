@@ -203,7 +203,7 @@ class HFAudio(Encoder):
             return tokens
         if self.class_tokens:
             return Tokens(tokens.values_BTD[:, :2].mean(1, keepdim=True), tokens.mask_BT[:, :1])
-        return masked_mean(*tokens)
+        return masked_mean(tokens.values_BTD, tokens.mask_BT)
 
 
 def _family(source: str, config: Any) -> type[_Raw] | type[_Whisper] | type[_AST]:

@@ -86,4 +86,5 @@ class CrossAttentionFusion(Fusion):
             vectors.append(stream.pooled(own))  # type: ignore[operator]
         pooled_BD = self.out(torch.cat(vectors, dim=-1))
         fused = Tokens(pooled_BD[:, None], torch.ones_like(taken.present_BM[:, :1]))
-        return Fused(pooled_BD, *join(fused, *seen))
+        together = join(fused, *seen)
+        return Fused(pooled_BD, together.values_BTD, together.mask_BT)

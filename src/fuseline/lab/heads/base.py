@@ -1,23 +1,32 @@
-"""What every head promises. Dimensions: B batch, C classes, K targets, D model width."""
+"""What every head promises. Dimensions: B batch, M inputs, C classes, K targets, D model width."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
-from fuseline.lab.tokens import Fused
+from fuseline.lab.tokens import Fused, View
+from fuseline.modalities import Modality
 from fuseline.tasks.base import Task
 
 
 class Head(nn.Module):
-    """Abstract. Fused tokens in, named outputs and their loss out. Built from a fitted task."""
+    """Abstract. Fused tokens in, named outputs and their loss out. Built from a fitted task and the fitted inputs."""
 
-    def __init__(self, task: Task, *, width: int, dropout: float) -> None:
+    def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
         super().__init__()
 
-    def forward(self, fused: Fused) -> dict[str, Tensor]:
-        """Outputs that `Task.decode` reads, in the target's own units; all of them are exported."""
+    @classmethod
+    def needs(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
+        """Encoder options that the head works best with, by modality. Where an encoder has no such option, or the
+        recipe sets it, this is left aside. `config`: the task's."""
+        return MappingProxyType({})
+
+    def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
+        """Outputs that `Task.decode` reads, in the target's own units, B first; all of them are exported."""
         raise TypeError("Head is abstract")
 
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseline.lab.heads.base import Head
-from fuseline.lab.tokens import Fused
+from fuseline.lab.tokens import Fused, View
+from fuseline.modalities import Modality
 from fuseline.tasks.base import Task
 from fuseline.tasks.classification import Classification
 
@@ -21,8 +23,8 @@ class ClassificationHead(Head):
     spent on learning it; with class weights it starts at 0, since they undo the frequencies.
     """
 
-    def __init__(self, task: Task, *, width: int, dropout: float) -> None:
-        super().__init__(task, width=width, dropout=dropout)
+    def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
+        super().__init__(task, inputs, width=width, dropout=dropout)
         assert isinstance(task, Classification)
         self.multilabel = task.mode == "multilabel"
         self.gamma, self.smoothing = task.config.focal_gamma, task.config.label_smoothing
@@ -36,7 +38,7 @@ class ClassificationHead(Head):
         weights_C = torch.ones(len(task.classes)) if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("weights_C", weights_C, persistent=False)
 
-    def forward(self, fused: Fused) -> dict[str, Tensor]:
+    def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         return {"logits": self.project(self.drop(fused.pooled_BD)).float()}
 
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:

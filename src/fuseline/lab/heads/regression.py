@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuseline.lab.heads.base import Head
-from fuseline.lab.tokens import Fused
+from fuseline.lab.tokens import Fused, View
+from fuseline.modalities import Modality
 from fuseline.tasks.base import Task
 from fuseline.tasks.regression import Regression
 
@@ -19,8 +22,8 @@ class RegressionHead(Head):
     a millionth of its size loses digits.
     """
 
-    def __init__(self, task: Task, *, width: int, dropout: float) -> None:
-        super().__init__(task, width=width, dropout=dropout)
+    def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
+        super().__init__(task, inputs, width=width, dropout=dropout)
         assert isinstance(task, Regression)
         self.kind, self.delta = task.config.loss, task.config.huber_delta
         self.drop = nn.Dropout(dropout)
@@ -30,7 +33,7 @@ class RegressionHead(Head):
         self.register_buffer("mean_K", torch.tensor(task.mean, dtype=torch.float32))
         self.register_buffer("std_K", torch.tensor(task.std, dtype=torch.float32))
 
-    def forward(self, fused: Fused) -> dict[str, Tensor]:
+    def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         z_BK = self.project(self.drop(fused.pooled_BD)).float()
         return {"prediction": z_BK * self.get_buffer("std_K") + self.get_buffer("mean_K")}
 

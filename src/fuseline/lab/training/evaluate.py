@@ -51,7 +51,8 @@ def run_rows(
             tokens = model.encode({k: v.to(device) for k, v in batch.arrays.items()})
             for subset in wanted:
                 allowed = torch.tensor([n in subset for n in model.names])
-                outputs = model.head(model.fusion(tokens, (batch.present_BM & allowed).to(device)))
+                outputs = model.answer(tokens, (batch.present_BM & allowed).to(device))
+                del outputs["embedding"]
                 parts[subset].append({k: v.float().cpu().numpy() for k, v in outputs.items()})
             targets.append(batch.targets.numpy())
             present.append(batch.present_BM.numpy())

@@ -13,7 +13,7 @@ import numpy as np
 from fuseline.data.leaks import check_leaks
 from fuseline.data.profile import ProfileBuilder
 from fuseline.data.quarantine import Quarantine
-from fuseline.data.split import Split, make_split
+from fuseline.data.split import Split, make_folds, make_split
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, plan_inputs
@@ -23,7 +23,7 @@ from fuseline.modalities import Cells, MediaRoot, modality_class
 from fuseline.modalities.rows import RowParser
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
-from fuseline.tasks import Task, task_class
+from fuseline.tasks import Task, TaskConfig, task_class
 
 PARTS = ("train", "val", "test")
 CHUNK = 256
@@ -57,13 +57,24 @@ class Prepared:
         return text.hexdigest()
 
 
-def target_columns(recipe: Recipe) -> list[str]:
-    options = recipe.task.options
-    several = options.get("targets")
-    columns = several if isinstance(several, (list, tuple)) else [options.get("target")]
-    if not columns or not all(isinstance(c, str) and c for c in columns):
-        raise FuselineError("bad_recipe", "task.target: names the column to predict", "e.g. target: diagnosis")
-    return [str(c) for c in columns]
+def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
+    """The task's class and its options. Raises FuselineError ``unknown_kind``, ``bad_recipe``."""
+    kind = task_class(recipe.task.kind)
+    return kind, read_options(kind.Config, recipe.task.options, "task")
+
+
+def split_rows(recipe: Recipe, table: Table) -> Split:
+    """The recipe's split of its table."""
+    kind, config = read_task(recipe)
+    target = config.columns[0] if config.columns else None
+    return make_split(table, recipe.split, target_column=target, stratify=kind.stratify)
+
+
+def fold_rows(recipe: Recipe, table: Table) -> list[Split]:
+    """The recipe's folds of its table."""
+    kind, config = read_task(recipe)
+    target = config.columns[0] if config.columns else None
+    return make_folds(table, recipe.split, target_column=target, stratify=kind.stratify)
 
 
 def prepare(
@@ -77,18 +88,17 @@ def prepare(
 ) -> Prepared:
     """Check everything that can be checked before the first step, in the order in which it fails fastest."""
     plans = plan_inputs(recipe)
-    task_type = task_class(recipe.task.kind)
-    task_config = read_options(task_type.Config, recipe.task.options, "task")
-    targets = target_columns(recipe)
+    task_type, task_config = read_task(recipe)
+    targets = list(task_config.columns)
     wanted = [c for name in recipe.inputs for c in recipe.columns_of(name)]
     table.require([*wanted, *targets])
     both = set(wanted) & set(targets)
-    if both:
+    if both and not task_config.targets_may_be_inputs:
         raise FuselineError("bad_recipe", f"{', '.join(sorted(both))}: both an input and the target", "remove one")
     notes = [*table.notes, *(note for plan in plans.values() for note in plan.notes)]
 
     if split is None:
-        split = make_split(table, recipe.split, target_column=targets[0], task_kind=recipe.task.kind)
+        split = split_rows(recipe, table)
     notes += split.notes
     part = split.part.copy()
     part = _without_target(table, targets, part, notes)
@@ -107,6 +117,7 @@ def prepare(
             plan.modality_config, kinds, _cells(table, recipe, name, part), media
         )
     notes += [f"{name}: {note}" for name, m in modalities.items() for note in m.notes]
+    task.check(modalities)
     parser = RowParser(recipe, modalities)
     reader = Reader(table, parser, task, media, cache)
     done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {})
@@ -119,6 +130,8 @@ def prepare(
 
 
 def _without_target(table: Table, targets: list[str], part: np.ndarray, notes: list[str]) -> np.ndarray:
+    if not targets:
+        return part
     absent = np.ones(table.n_rows, dtype=bool)
     for column in targets:
         absent &= table.column(column).is_null().to_numpy()
@@ -230,20 +243,11 @@ def _count(row: Row, part: int, parser: RowParser, absent: dict[str, np.ndarray]
 
 def _target_summary(prepared: Prepared) -> dict[str, Any]:
     columns = list(prepared.task.columns)
-    out: dict[str, Any] = {"column": ", ".join(columns)}
-    if prepared.task.name == "classification":
-        counts: dict[str, dict[str, int]] = {}
-        for name in PARTS:
-            series = prepared.table.take(prepared.rows(name), columns)[columns[0]]
-            values, numbers = np.unique([str(v) for v in series], return_counts=True)
-            counts[name] = {str(v): int(n) for v, n in zip(values, numbers, strict=True)}
-        out["counts"] = counts
-    else:
-        rows = prepared.rows("train")
-        series = prepared.table.take(rows, columns)[columns[0]]
-        values = np.array([float(v) for v in series if v is not None])
-        out["quantiles"] = [float(q) for q in np.quantile(values, np.linspace(0, 1, 11))] if len(values) else []
-    return out
+    cells = {}
+    for part in PARTS:
+        frame = prepared.table.take(prepared.rows(part), columns)
+        cells[part] = {c: frame[c].to_list() for c in columns}
+    return {"column": ", ".join(columns), **prepared.task.summary(cells)}
 
 
 def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
@@ -251,7 +255,7 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
     found = check_leaks(
         prepared.table,
         Split(prepared.part, split.notes),
-        media_columns=[m.columns[0] for m in kinds.values() if m.name in ("image", "audio")],
+        media_columns=[m.columns[0] for m in kinds.values() if m.file],
         text_columns=[m.columns[0] for m in kinds.values() if m.name == "text"],
         media_root=media.folder,
     )

@@ -22,8 +22,6 @@ from fuseline.modalities.rows import RowParser
 from fuseline.runtime.backend import cpu_quota
 from fuseline.tasks import Task
 
-# Reading a file and decoding it costs more than looking it up; a number or a short text does not.
-COSTLY = ("image", "audio")
 ROWS_KEPT = 10_000
 """rows of a small table that are read and parsed once"""
 
@@ -83,7 +81,7 @@ class Reader:
         """One input's value, from the cache where it is there. Raises as RowParser.parse_input."""
         if all(c is None for c in cells.values()):
             return None, ""
-        costly = self.parser.modalities[name].name in COSTLY
+        costly = self.parser.modalities[name].file  # decoding costs more than looking up
         if not costly and name not in self.frozen:
             return self.parser.parse_input(name, cells, self.media)
         key = (name, self._settings[name], cell_key(cells, self.media))
@@ -140,7 +138,7 @@ class Reader:
     def _light(self) -> bool:
         """Whether whole rows may be kept: what is large in them is in the cache already, as tokens."""
         return self.table.n_rows <= ROWS_KEPT and all(
-            m.name not in COSTLY or name in self.frozen for name, m in self.parser.modalities.items()
+            not m.file or name in self.frozen for name, m in self.parser.modalities.items()
         )
 
     def _read(self, rows: Sequence[int] | np.ndarray, *, targets: bool) -> list[Row]:
@@ -151,7 +149,7 @@ class Reader:
         self, cells: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray, *, targets: bool = True
     ) -> list[Row]:
         jobs = [(int(i), row, targets) for i, row in zip(rows, cells, strict=True)]
-        if any(self.parser.modalities[n].name in COSTLY for n in self.parser.names):
+        if any(m.file for m in self.parser.modalities.values()):
             return list(self._threads.map(self._row, jobs))
         return [self._row(job) for job in jobs]
 

@@ -206,7 +206,7 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
     """Row by row: target, answer, how sure, what it was based on."""
     decoded = prepared.task.decode(outputs.full)
     columns = list(prepared.task.columns)
-    cells = Table.rows(prepared.table.take(outputs.rows, columns))
+    cells = Table.rows(prepared.table.take(outputs.rows, columns)) if columns else [{} for _ in decoded]
     out: dict[str, list[Any]] = {
         "row": [int(r) for r in outputs.rows],
         "part": [part] * len(decoded),
@@ -218,14 +218,9 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
         ],
         "used": [json.dumps([n for n, p in zip(names, row, strict=True) if p]) for row in outputs.present_NM],
     }
-    if prepared.task.name == "regression":
-        gaps = np.nanmean(np.abs(outputs.full["prediction"] - outputs.targets.reshape(len(decoded), -1)), axis=1)
-        out["error"] = [float(g) for g in gaps]
-    else:
-        again = [prepared.task.encode({columns[0]: d.value}) for d in decoded]
-        out["correct"] = [
-            a is not None and bool(np.array_equal(a, b)) for a, b in zip(again, outputs.targets, strict=True)
-        ]
+    out |= prepared.task.judge(outputs.targets, outputs.full, decoded)
+    if any(d.details is not None for d in decoded):
+        out["details"] = [json.dumps(finite(d.details), ensure_ascii=False) for d in decoded]
     return pl.DataFrame(out, schema_overrides={"confidence": pl.Float64, "probabilities": pl.String})
 
 

@@ -91,8 +91,10 @@ def output_shapes(info: ModelInfo) -> dict[str, tuple[str, list[int]]]:
     outputs: dict[str, tuple[str, list[int]]]
     if info.task == "classification":
         outputs = {"value": ("BYTES", [-1]), "probabilities": ("FP64", [-1, len(info.classes)])}
-    else:
+    elif info.task == "regression":
         outputs = {"value": ("FP64", [-1, len(info.targets)] if info.mode == "numbers" else [-1])}
+    else:  # whatever it is, as JSON
+        outputs = {"value": ("BYTES", [-1]), "details": ("BYTES", [-1])}
     return outputs | dict.fromkeys(("used", "absent", "notes", "error"), ("BYTES", [-1]))
 
 
@@ -123,7 +125,7 @@ def tensors_of(answers: Sequence[Answer], info: ModelInfo, request: InferRequest
 
 
 def _values(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
-    if info.mode == "multilabel":
+    if info.mode == "multilabel" or info.task not in ("classification", "regression"):
         return ["" if a.error else json.dumps(a.value, ensure_ascii=False) for a in answers]
     if info.task == "classification":
         return ["" if a.error else label_of(a.value) for a in answers]
@@ -136,6 +138,10 @@ def _probabilities(answers: Sequence[Answer], info: ModelInfo) -> list[float]:
     """In the order of the answers' own keys, which is that of `info.classes`."""
     lacking = [math.nan] * len(info.classes)
     return [p for a in answers for p in (a.probabilities.values() if a.probabilities else lacking)]
+
+
+def _details(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
+    return ["" if a.details is None else json.dumps(a.details, ensure_ascii=False) for a in answers]
 
 
 def _interval(answers: Sequence[Answer], info: ModelInfo) -> list[float]:
@@ -152,6 +158,7 @@ def _errors(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
 
 _ELEMENTS: dict[str, Callable[[Sequence[Answer], ModelInfo], list[Any]]] = {
     "value": _values,
+    "details": _details,
     "probabilities": _probabilities,
     "interval": _interval,
     "used": _list("used"),
