@@ -74,6 +74,7 @@ class OpenVino:
     """
 
     kind = "openvino"
+    steps: Steps | None = None  # packages that answer step by step hold no graph for it
 
     def __init__(self, package: Package, threads: int, lanes: int = 1, *, count: bool = False) -> None:
         """`threads` of one batch. `count`: also take the time of every node."""

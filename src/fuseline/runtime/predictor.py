@@ -16,7 +16,9 @@ from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
 from fuseline.runtime.bucket import WINDOW, by_length
-from fuseline.tasks import Task, task_class
+from fuseline.tasks import Decoded, Task, task_class
+from fuseline.tasks.decoding import Decoding, Forced, complete
+from fuseline.tasks.generation import Generation
 
 
 @dataclass
@@ -81,9 +83,28 @@ class Predictor:
         """The name of what runs the graph."""
         return self.backend.kind
 
-    def run(self, parsed: Sequence[Mapping[str, Any | None]]) -> dict[str, np.ndarray]:
-        """The graph's raw outputs for parsed rows."""
-        return self.backend.run(self.rows.arrays(parsed))
+    def run(
+        self, parsed: Sequence[Mapping[str, Any | None]], how: Decoding | Forced | None = None
+    ) -> dict[str, np.ndarray]:
+        """The graph's raw outputs for parsed rows. `how` a text is written; default: as the recipe says."""
+        return self.run_arrays(self.rows.arrays(parsed), how)
+
+    def run_arrays(
+        self, arrays: Mapping[str, np.ndarray], how: Decoding | Forced | None = None
+    ) -> dict[str, np.ndarray]:
+        """The same of a batch's arrays."""
+        return complete(self.task, self.backend.run(arrays), self.backend.steps, how)
+
+    def stream(
+        self, parsed: Parsed, how: Decoding | None = None, stop: Sequence[str] = ()
+    ) -> Iterator[str | Answer]:
+        """One readable row's text as it is written, piece by piece, at last the whole answer. Every `next` is one step
+        of the model. For a task that writes texts."""
+        assert isinstance(self.task, Generation)
+        assert self.backend.steps is not None
+        outputs = self.backend.run(self.rows.arrays([parsed.values]))
+        for piece in self.task.stream(outputs, self.backend.steps, how, stop):
+            yield piece if isinstance(piece, str) else self._based(parsed, piece)
 
     def predict(
         self, rows: Sequence[Mapping[str, Any]], *, media: str | Path | None = None, batch_size: int = 32
@@ -141,12 +162,12 @@ class Predictor:
 
     def decode(self, parsed: Sequence[Parsed], outputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """The graph's outputs of readable rows as answers that say what they were based on."""
-        answers = []
-        for p, d in zip(parsed, self.task.decode(outputs), strict=True):
-            used = tuple(n for n in self.names if p.values[n] is not None)
-            absent = tuple(n for n in self.names if p.values[n] is None)
-            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes, details=d.details))
-        return answers
+        return [self._based(p, d) for p, d in zip(parsed, self.task.decode(outputs), strict=True)]
+
+    def _based(self, parsed: Parsed, d: Decoded) -> Answer:
+        used = tuple(n for n in self.names if parsed.values[n] is not None)
+        absent = tuple(n for n in self.names if parsed.values[n] is None)
+        return Answer(d.value, d.probabilities, d.interval, used, absent, parsed.notes, details=d.details)
 
     def predict_frames(
         self, frames: Iterable[tuple[int, Any]], *, media: MediaRoot, batch_size: int = 32

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
 
-TASKS = ("classification", "regression")
+TASKS = ("classification", "regression", "generation")
 
 __all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
 
@@ -21,5 +21,9 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.regression import Regression
 
             return Regression
+        case "generation":
+            from fuseline.tasks.generation import Generation
+
+            return Generation
         case _:
             raise unknown_kind("task", kind, TASKS)

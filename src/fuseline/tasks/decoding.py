@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field
 
 from fuseline.recipe import Frozen
+
+if TYPE_CHECKING:
+    from fuseline.tasks.base import Task
 
 State = dict[str, np.ndarray]
 """What a decoder remembers, rows on axis 0: `memory.*` stays as the first graph gave it, `cache.*` grows."""
@@ -65,6 +68,38 @@ class Rules:
     ends: tuple[int, ...]
     length: int
     banned: tuple[int, ...] = ()
+
+
+class Writes(Protocol):
+    """What a task has beside others that answers step by step."""
+
+    watched: str
+    """the metric of rows whose words were only rated, not written: what training watches"""
+
+    def complete(
+        self, outputs: Mapping[str, np.ndarray], steps: Steps | None, how: Decoding | Forced | None = None
+    ) -> dict[str, np.ndarray]:
+        """The first graph's outputs and what makes steps -> the outputs that `decode` and `score` read, of one width
+        in every batch. `how`: the task's own way unless told otherwise."""
+        ...
+
+
+def complete(
+    task: Task, outputs: Mapping[str, np.ndarray], steps: Steps | None, how: Decoding | Forced | None = None
+) -> dict[str, np.ndarray]:
+    """A graph's outputs as the task reads them: of one that answers step by step, after the steps."""
+    writes: Any = task
+    return writes.complete(outputs, steps, how) if by_steps(task) else dict(outputs)
+
+
+def by_steps(task: Task) -> bool:
+    """Whether the task answers step by step (:class:`Writes`)."""
+    return hasattr(task, "complete")
+
+
+def watched(task: Task) -> str:
+    """The metric that training watches where the recipe names none."""
+    return str(getattr(task, "watched", task.metric))
 
 
 class Token(NamedTuple):

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 from tokenizers import Tokenizer
 
 from fuseline.errors import FuselineError
-from fuseline.recipe import Component, Frozen
+from fuseline.recipe import Component, Stratify
 from fuseline.tasks import text_metrics, vocabulary
-from fuseline.tasks.base import Decoded, Metric, Plain, Scores
+from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.decoding import PAD, Decoding, Forced, Rules, Steps, answer, split, walk
+
+if TYPE_CHECKING:
+    from fuseline.modalities.base import Modality
 
 LONGEST = 128
 """tokens of an answer unless the recipe says more"""
@@ -26,7 +29,7 @@ MOST_CHARACTERS = 8192
 """of a reference that are kept for scoring"""
 
 
-class GenerationConfig(Frozen):
+class GenerationConfig(TaskConfig):
     """Options of the generation task."""
 
     target: str = Field(min_length=1, description="the column of texts to write")
@@ -58,19 +61,19 @@ class GenerationConfig(Frozen):
         return (self.target,)
 
 
-class Generation(Plain):
+class Generation:
     """Texts to token ids, steps to texts.
 
     A target is an int32 array (L + R,): the ids with their end, cut at L, then the characters of the whole text, PAD
     behind both: what is learned may be cut, what is scored is not.
     """
 
-    Config: ClassVar[type[Frozen]] = GenerationConfig
+    Config: ClassVar[type[TaskConfig]] = GenerationConfig
+    stratify: ClassVar[Stratify] = "none"
     name = "generation"
-    stratify = "none"
+    mode = "text"
     metric = "rougeL"
     watched = "token_loss"
-    by_steps = True
 
     def __init__(self, config: GenerationConfig, tokenizer: Tokenizer, *, length: int, room: int, score_by: str) -> None:
         # The tokenizer's text is kept once, in the state.
@@ -79,7 +82,6 @@ class Generation(Plain):
         self.tokenizer.encode_special_tokens = True  # a text that says </s> says it in letters
         self.columns: tuple[str, ...] = (config.target,)
         self.length, self.room, self.score_by = length, room, score_by
-        self.mode = "text"
         own = config.start_id is None
         self.start_id = int(tokenizer.token_to_id("<s>") if config.start_id is None else config.start_id)
         self.end_ids = config.end_ids or (int(tokenizer.token_to_id("</s>")),)
@@ -132,6 +134,9 @@ class Generation(Plain):
             "score_by": self.score_by,
             "tokenizer": self.tokenizer.to_str(),
         }
+
+    def check(self, inputs: Mapping[str, Modality]) -> None:
+        """Any inputs do."""
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         text = text_of(cells.get(self.columns[0]), self.columns[0])
@@ -280,11 +285,12 @@ class Generation(Plain):
         found = text_metrics.rouge([d.value for d in decoded], self.references(targets))
         return {"error": [float(100 - v) for v in found["rougeL"]]}
 
-    def summary(self, cells: Mapping[str, list[Any]]) -> dict[str, Any]:
-        """Deciles of the texts' lengths in characters."""
-        lengths = [len(t) for t in (text_of(c, self.columns[0]) for c in cells[self.columns[0]]) if t is not None]
-        deciles = np.quantile(lengths, np.linspace(0, 1, 11)).tolist() if lengths else []
-        return {"characters": [float(q) for q in deciles], "max_length": self.length, "vocabulary": self.vocab_size}
+    def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
+        """Deciles of the texts' lengths in characters, by part."""
+        column = self.columns[0]
+        lengths = {part: [len(t) for t in (text_of(c, column) for c in own[column]) if t is not None] for part, own in cells.items()}
+        deciles = {p: np.quantile(n, np.linspace(0, 1, 11)).tolist() if n else [] for p, n in lengths.items()}
+        return {"characters": deciles, "max_length": self.length, "vocabulary": self.vocab_size}
 
     def scale(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Mean log chance of a row's tokens (B, 1)."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fuseline.errors import FuselineError
 from fuseline.lab.decoders.base import Decoder
 from fuseline.lab.model import FusionModel
+from fuseline.lab.steps import decoder_of
 from fuseline.modalities import Modality
 from fuseline.runtime.backend import GRAPH, IDS, OUTPUT, STEP
 
@@ -137,7 +138,7 @@ def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
     with torch.no_grad():
         first = model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool))
     graphs = {GRAPH: _trace(model, arrays, dims, tuple(first))}
-    if (decoder := getattr(model.head, "decoder", None)) is not None:
+    if (decoder := decoder_of(model)) is not None:
         graphs[STEP] = trace_step(decoder, first)
     state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
     path = folder / "weights.safetensors"

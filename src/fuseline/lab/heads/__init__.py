@@ -17,5 +17,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "generation":
+            from fuseline.lab.heads.generation import GenerationHead
+
+            return GenerationHead
         case _:
             raise unknown_kind("head", task, TASKS)
