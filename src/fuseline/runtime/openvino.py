@@ -17,6 +17,7 @@ import numpy as np
 from fuseline.errors import FuselineError
 from fuseline.package import Package, read_buffer, read_member
 from fuseline.runtime.backend import OUTPUT
+from fuseline.tasks.decoding import Steps
 
 log = logging.getLogger(__name__)
 

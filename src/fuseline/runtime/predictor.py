@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
 from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.tasks import Decoded, Task, task_class
-from fuseline.tasks.decoding import Decoding, Forced, complete
+from fuseline.tasks.decoding import Decoding, Forced, complete, read_decoding
 from fuseline.tasks.generation import Generation
 
 
@@ -68,6 +68,13 @@ class Answer:
         )
 
 
+class Written(NamedTuple):
+    """The end of a text that was streamed."""
+
+    answer: Answer
+    embedding: np.ndarray
+
+
 class Predictor:
     """Runs one package. Make it with :func:`load`. Thread-safe: holds no state of a request."""
 
@@ -96,15 +103,31 @@ class Predictor:
         return complete(self.task, self.backend.run(arrays), self.backend.steps, how)
 
     def stream(
-        self, parsed: Parsed, how: Decoding | None = None, stop: Sequence[str] = ()
-    ) -> Iterator[str | Answer]:
-        """One readable row's text as it is written, piece by piece, at last the whole answer. Every `next` is one step
-        of the model. For a task that writes texts."""
-        assert isinstance(self.task, Generation)
-        assert self.backend.steps is not None
+        self, parsed: Parsed, how: Mapping[str, Any] | None = None, stop: Sequence[str] = ()
+    ) -> Iterator[str | Written]:
+        """One readable row's text as it is written, piece by piece, at last the whole answer. Every `next` is at most
+        one step of the model.
+
+        Args:
+            parsed: the row.
+            how: options of :class:`~fuseline.tasks.decoding.Decoding` that differ from the recipe's.
+            stop: texts that end the answer and are no part of it.
+
+        Raises FuselineError ``bad_request`` where the model writes no texts, or on options that do not hold.
+        """
+        task, steps = self.task, self.backend.steps
+        if not isinstance(task, Generation) or steps is None:
+            raise FuselineError(
+                "bad_request", f"{self.package.name} writes no texts: it is a {task.name}", "ask predict"
+            )
+        chosen = read_decoding({**task.config.decoding.model_dump(), **(how or {})})
         outputs = self.backend.run(self.rows.arrays([parsed.values]))
-        for piece in self.task.stream(outputs, self.backend.steps, how, stop):
-            yield piece if isinstance(piece, str) else self._based(parsed, piece)
+        yield ""
+        for piece in task.stream(outputs, steps, chosen, stop):
+            if isinstance(piece, str):
+                yield piece
+            else:
+                yield Written(self._based(parsed, piece), outputs["embedding"][0])
 
     def predict(
         self, rows: Sequence[Mapping[str, Any]], *, media: str | Path | None = None, batch_size: int = 32

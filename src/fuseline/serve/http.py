@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 import fuseline
 from fuseline.errors import FuselineError
-from fuseline.serve import console, openapi, rest
+from fuseline.serve import console, openai, openapi, rest, writing
 from fuseline.serve.calls import Gauge
 from fuseline.serve.doors import Doors, failure
 from fuseline.serve.keys import Keys
@@ -45,6 +45,8 @@ def make_app(
     )
     app.include_router(v2.router(service, settings))
     app.include_router(rest.router(service, settings))
+    app.include_router(writing.router(service, settings))
+    app.include_router(openai.router(service, settings))
     _health(app, service, metrics, state)
     if settings.console:
         _console(app)

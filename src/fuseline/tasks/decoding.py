@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from fuseline.errors import FuselineError
 from fuseline.recipe import Frozen
 
 if TYPE_CHECKING:
@@ -47,11 +48,24 @@ class Decoding(Frozen):
     top_p: float = Field(
         1.0, gt=0, le=1, description="sample: only among the likeliest tokens that make up this chance (nucleus)"
     )
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="sample: the same seed gives a row the same answer, in any company")
+    seed: int = Field(
+        0, ge=0, le=2**63 - 1, description="sample: the same seed gives a row the same answer, in any company"
+    )
     no_repeat: int = Field(0, ge=0, le=16, description="no sequence of so many tokens twice in an answer; 0: allowed")
     max_tokens: int | None = Field(
         None, ge=1, description="tokens of an answer at most, its end included; default: the task's max_length"
     )
+
+
+def read_decoding(options: Mapping[str, Any]) -> Decoding:
+    """A caller's options. Raises FuselineError ``bad_request``, naming the option."""
+    try:
+        return Decoding.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(p) for p in first["loc"])
+        known = ", ".join(Decoding.model_fields)
+        raise FuselineError("bad_request", f"decoding.{name}: {first['msg']}", f"known: {known}") from None
 
 
 @dataclass(frozen=True)
@@ -224,7 +238,9 @@ def answer(outputs: Mapping[str, np.ndarray], steps: Steps, how: Decoding | Forc
     """Whole answers, L = `rules.length` wide whatever was said."""
     logits_BV, state = split(outputs)
     if isinstance(how, Decoding) and how.strategy == "beam":
-        return beam_search(logits_BV, state, steps, how, rules)
+        *_, last = beam_walk(logits_BV, state, steps, how, rules)
+        assert last is not None
+        return last
     width = how.ids_BL.shape[1] if isinstance(how, Forced) else rules.length
     ids_BL, chances_BL = np.full((len(logits_BV), width), PAD, np.int64), np.zeros((len(logits_BV), width))
     for t, token in enumerate(walk(logits_BV, state, steps, how, rules)):
@@ -243,8 +259,11 @@ class _Beam:
     said: _Said
 
 
-def beam_search(logits_BV: np.ndarray, state: State, steps: Steps, how: Decoding, rules: Rules) -> Answers:
-    """Beam search: of each row the K likeliest beginnings go on together (see Freitag & Al-Onaizan 2017).
+def beam_walk(
+    logits_BV: np.ndarray, state: State, steps: Steps, how: Decoding, rules: Rules
+) -> Iterator[Answers | None]:
+    """Beam search, None after every step (whoever asked may have gone), the answers at last. Of each row the K
+    likeliest beginnings go on together (see Freitag & Al-Onaizan 2017).
 
     A row is done when K answers have ended and no beginning, at its present length, compares better than the worst of
     them. Answers compare by sum of log chances / length ** length_penalty.
@@ -255,7 +274,7 @@ def beam_search(logits_BV: np.ndarray, state: State, steps: Steps, how: Decoding
     live: dict[int, list[_Beam]] = {i: [_Beam([], [], 0.0, _Said())] for i in range(rows)}
 
     def value(beam: _Beam) -> float:
-        return beam.score / max(1, len(beam.ids)) ** how.length_penalty
+        return float(beam.score / max(1, len(beam.ids)) ** how.length_penalty)
 
     for t in range(length):
         log_BV, at = log_softmax(logits_BV), 0
@@ -291,11 +310,12 @@ def beam_search(logits_BV: np.ndarray, state: State, steps: Steps, how: Decoding
         if not live:
             break
         logits_BV, state = steps(np.array(tokens, np.int64)[:, None], taken(state, np.array(parents)))
+        yield None
     ids_BL, chances_BL = np.full((rows, rules.length), PAD, np.int64), np.zeros((rows, rules.length))
     for row, beams in enumerate(ended):
         best_one = max(beams, key=value)
         ids_BL[row, : len(best_one.ids)], chances_BL[row, : len(best_one.ids)] = best_one.ids, best_one.log_chances
-    return Answers(ids_BL, chances_BL)
+    yield Answers(ids_BL, chances_BL)
 
 
 def _best(score_KV: np.ndarray, count: int) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from fuseline.recipe import Component, Stratify
 from fuseline.tasks import text_metrics, vocabulary
 from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
-from fuseline.tasks.decoding import PAD, Decoding, Forced, Rules, Steps, answer, split, walk
+from fuseline.tasks.decoding import PAD, Decoding, Forced, Rules, Steps, answer, beam_walk, split, walk
 
 if TYPE_CHECKING:
     from fuseline.modalities.base import Modality
@@ -35,7 +35,7 @@ class GenerationConfig(TaskConfig):
     target: str = Field(min_length=1, description="the column of texts to write")
     decoder: Component = Field(
         Component(kind="small"),
-        description="what writes: small (from scratch), seq2seq or prefix (a Hugging Face model); its options beside it",
+        description="what writes: small (from scratch), seq2seq or prefix (a Hugging Face model), and its options",
     )
     decoding: Decoding = Field(Decoding(), description="how tokens are chosen when it answers")
     max_length: int | None = Field(
@@ -48,10 +48,14 @@ class GenerationConfig(TaskConfig):
     vocab_size: int = Field(4000, ge=300, le=100_000, description="tokens of a tokenizer trained on the targets")
     label_smoothing: float = Field(0.1, ge=0, lt=1, description="share of the target spread over all tokens")
     tokenizer: str | None = Field(
-        None, repr=False, description="the text of a tokenizer.json; default: the decoder's, or one trained on the targets"
+        None,
+        repr=False,
+        description="the text of a tokenizer.json; default: the decoder's, or one trained on the targets",
     )
     start_id: int | None = Field(None, ge=0, description="the token before the first; default: the decoder's")
-    end_ids: tuple[int, ...] = Field((), description="tokens that end an answer, the first is learned; default: the decoder's")
+    end_ids: tuple[int, ...] = Field(
+        (), description="tokens that end an answer, the first is learned; default: the decoder's"
+    )
     score_by: Literal["auto", "13a", "char"] = Field(
         "auto", description="BLEU counts words (13a) or characters (char); auto: char where words are not set apart"
     )
@@ -75,18 +79,20 @@ class Generation:
     metric = "rougeL"
     watched = "token_loss"
 
-    def __init__(self, config: GenerationConfig, tokenizer: Tokenizer, *, length: int, room: int, score_by: str) -> None:
+    def __init__(
+        self, config: GenerationConfig, tokenizer: Tokenizer, *, length: int, room: int, score_by: str
+    ) -> None:
         # The tokenizer's text is kept once, in the state.
         self.config = config.model_copy(update={"tokenizer": None})
         self.tokenizer = tokenizer
         self.tokenizer.encode_special_tokens = True  # a text that says </s> says it in letters
         self.columns: tuple[str, ...] = (config.target,)
         self.length, self.room, self.score_by = length, room, score_by
-        own = config.start_id is None
-        self.start_id = int(tokenizer.token_to_id("<s>") if config.start_id is None else config.start_id)
-        self.end_ids = config.end_ids or (int(tokenizer.token_to_id("</s>")),)
-        banned = {self.start_id, *((tokenizer.token_to_id("<pad>"),) if own else ())} - set(self.end_ids)
-        self.rules = Rules(self.end_ids, length, tuple(sorted(banned)))
+        own = {name: tokenizer.token_to_id(name) or 0 for name in vocabulary.SPECIALS}  # those of a tokenizer of ours
+        self.start_id = own["<s>"] if config.start_id is None else config.start_id
+        self.end_ids = config.end_ids or (own["</s>"],)
+        banned = {self.start_id, *([own["<pad>"]] if config.start_id is None else [])}
+        self.rules = Rules(self.end_ids, length, tuple(sorted(banned - set(self.end_ids))))
         self.notes: tuple[str, ...] = ()
 
     @property
@@ -167,36 +173,46 @@ class Generation:
     ) -> Iterator[str | Decoded]:
         """One row's answer as it is written: pieces of text ("" where a token completes no character), at last the
         whole. Beam search knows its answer at its end only. `stop`: texts that end an answer and are no part of it."""
-        how = how or self.config.decoding
         writer = vocabulary.Writer(self.tokenizer, self.end_ids)
-        sent, chances, ended = 0, [], False
-        tokens: Iterator[tuple[int, float]]
-        if how.strategy == "beam":
-            ids_1L, log_1L = answer(outputs, steps, how, self.rules)
-            tokens = ((int(i), float(c)) for i, c in zip(ids_1L[0], log_1L[0], strict=True) if i != PAD)
-        else:
-            logits, state = split(outputs)
-            walked = walk(logits, state, steps, how, self.rules)
-            tokens = ((int(t.ids_B[0]), float(t.log_chances_B[0])) for t in walked)
         held = max((len(s) for s in stop), default=1) - 1
-        for token, chance in tokens:
+        sent, chances, ended, stopped = 0, [], False, False
+        for token, chance in self._tokens(outputs, steps, how or self.config.decoding):
+            if token is None:
+                yield ""
+                continue
             writer.push(token)
             chances.append(chance)
             ended = token in self.end_ids
-            place = _first(writer.sent, stop)
-            if place is not None:
-                ended, writer.sent = True, writer.sent[:place]
+            if stopped := (place := _first(writer.sent, stop)) is not None:
+                writer.sent = writer.sent[:place]
                 break
             upto = max(sent, len(writer.sent) - held)
             yield writer.sent[sent:upto]
             sent = upto
-        else:
+        if not stopped:
             writer.finish()
-            place = _first(writer.sent, stop)
-            writer.sent = writer.sent if place is None else writer.sent[:place]
+            stopped = (place := _first(writer.sent, stop)) is not None
+            writer.sent = writer.sent[:place]
         if writer.sent[sent:]:
             yield writer.sent[sent:]
-        yield Decoded(writer.sent, details=_details(len(chances), ended, chances))
+        yield Decoded(writer.sent, details=_details(len(chances), ended or stopped, chances))
+
+    def _tokens(
+        self, outputs: Mapping[str, np.ndarray], steps: Steps, how: Decoding
+    ) -> Iterator[tuple[int | None, float]]:
+        """One row's tokens and their log chances; (None, 0) for a step that gave none yet."""
+        logits, state = split(outputs)
+        if how.strategy != "beam":
+            for token in walk(logits, state, steps, how, self.rules):
+                yield int(token.ids_B[0]), float(token.log_chances_B[0])
+            return
+        for found in beam_walk(logits, state, steps, how, self.rules):
+            if found is None:
+                yield None, 0.0
+                continue
+            for i, c in zip(found.ids_BL[0], found.log_chances_BL[0], strict=True):
+                if i != PAD:
+                    yield int(i), float(c)
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> list[Decoded]:
         out = []
@@ -288,7 +304,10 @@ class Generation:
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """Deciles of the texts' lengths in characters, by part."""
         column = self.columns[0]
-        lengths = {part: [len(t) for t in (text_of(c, column) for c in own[column]) if t is not None] for part, own in cells.items()}
+        lengths = {
+            part: [len(t) for t in (text_of(c, column) for c in own[column]) if t is not None]
+            for part, own in cells.items()
+        }
         deciles = {p: np.quantile(n, np.linspace(0, 1, 11)).tolist() if n else [] for p, n in lengths.items()}
         return {"characters": deciles, "max_length": self.length, "vocabulary": self.vocab_size}
 

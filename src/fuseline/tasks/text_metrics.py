@@ -1,4 +1,6 @@
-"""BLEU, chrF and ROUGE from counts of every row, so that resampled rows cost a product. Dimensions: R resamples, N rows.
+"""BLEU, chrF and ROUGE from counts of every row, so that resampled rows cost a product.
+
+Dimensions: R resamples, N rows.
 
 Counted here, since the libraries of the field give totals or means and a server's base install has none of them; equal
 to sacrebleu (BLEU, chrF) and rouge-score (ROUGE of English texts) in the tests. Scores are 0 to 100.
@@ -28,7 +30,14 @@ _CROWDED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]"
 )
 """letters of alphabets that put no blanks between words, and Hangul, whose words carry much"""
-_WORD = re.compile(_CROWDED.pattern + r"|[a-z0-9]+|(?:(?!" + _CROWDED.pattern + r")[^\W_a-z0-9])(?:(?!" + _CROWDED.pattern + r")[^\W_])*")
+_WORD = re.compile(
+    _CROWDED.pattern
+    + r"|[a-z0-9]+|(?:(?!"
+    + _CROWDED.pattern
+    + r")[^\W_a-z0-9])(?:(?!"
+    + _CROWDED.pattern
+    + r")[^\W_])*"
+)
 
 
 def words_13a(text: str) -> list[str]:
@@ -53,7 +62,7 @@ def _ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
 
 
 def bleu_counts(answers: Sequence[str], references: Sequence[str], tokenize: Tokenize) -> np.ndarray:
-    """(N, 10): n-grams of the answer that are right, n-grams of the answer, for n = 1..4; words of answer, reference."""
+    """(N, 10): for n = 1..4 the answer's n-grams that are right, then all of them; words of answer and reference."""
     cut: Callable[[str], list[str]] = words_13a if tokenize == "13a" else lambda text: list("".join(text.split()))
     out = np.zeros((len(answers), 2 * ORDERS + 2))
     for row, answer, reference in zip(out, answers, references, strict=True):

@@ -4,7 +4,8 @@ D model width, E width of the language model, L text tokens, P tokens remembered
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -38,7 +39,7 @@ class PrefixDecoder(Decoder):
     """
 
     Config = PrefixConfig
-    growing = {"k": 2, "v": 2, "mask": 1}
+    growing: ClassVar[Mapping[str, int]] = {"k": 2, "v": 2, "mask": 1}
 
     @classmethod
     def task_options(cls, config: PrefixConfig) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Projector(nn.Module):
 
     def __init__(self, width: int, words: nn.Embedding) -> None:
         super().__init__()
-        wide = words.weight.shape[1]
+        self.width = wide = words.weight.shape[1]
         self.layers = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide), nn.LayerNorm(wide)
         )

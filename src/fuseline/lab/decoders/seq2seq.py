@@ -3,7 +3,8 @@ decoder's width, L text tokens, P tokens remembered."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ class Seq2SeqDecoder(Decoder):
     """
 
     Config = Seq2SeqConfig
-    growing = {"k": 2, "v": 2}
+    growing: ClassVar[Mapping[str, int]] = {"k": 2, "v": 2}
 
     @classmethod
     def task_options(cls, config: Seq2SeqConfig) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Seq2SeqDecoder(Decoder):
 
     def step(self, ids_BL: Tensor, state: State) -> Said:
         # What it would be read from is remembered already; only its length is looked at.
-        nothing_BTE = state["memory.mask"][:, :, None].expand(-1, -1, self.project.layers[-1].weight.shape[0])
+        nothing_BTE = state["memory.mask"][:, :, None].expand(-1, -1, self.project.width)
         return self._read(ids_BL, nothing_BTE, state)
 
     def _read(self, ids_BL: Tensor, values_BTE: Tensor, state: State) -> Said:

@@ -3,6 +3,9 @@ width, W own width, L text tokens, P tokens remembered, H heads, d width of a he
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -45,7 +48,8 @@ class _Layer(nn.Module):
         )
 
     def split(self, x_BLW: Tensor) -> Tensor:
-        return x_BLW.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        rows, tokens, width = x_BLW.shape
+        return x_BLW.reshape(rows, tokens, self.heads, width // self.heads).transpose(1, 2)
 
     def remembered(self, memory_BTW: Tensor) -> tuple[Tensor, Tensor]:
         k_BTW, v_BTW = self.kv(memory_BTW).chunk(2, dim=2)
@@ -82,7 +86,7 @@ class SmallDecoder(Decoder):
     """
 
     Config = SmallDecoderConfig
-    growing = {"k": 2, "v": 2}
+    growing: ClassVar[Mapping[str, int]] = {"k": 2, "v": 2}
 
     def __init__(self, config: SmallDecoderConfig, task: Generation, *, width: int) -> None:
         super().__init__(config, task, width=width)
