@@ -48,7 +48,9 @@ class PrefixDecoder(Decoder):
     def __init__(self, config: PrefixConfig, task: Generation, *, width: int) -> None:
         super().__init__(config, task, width=width)
         self.model = load_language_model(config, AutoModelForCausalLM)
-        self.project = Projector(width, self.model.get_input_embeddings())
+        words = self.model.get_input_embeddings().weight.detach()
+        # As large as its own words are: it was never shown others.
+        self.project = Projector(width, words.shape[1], max(1e-3, float(words.float().std())))
         self.depth = int(self.model.config.num_hidden_layers)
         self.positions = getattr(self.model.config, "max_position_embeddings", None)
         self.length = task.length

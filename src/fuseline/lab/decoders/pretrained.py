@@ -106,15 +106,15 @@ def causal(mask_BK: Tensor, new: int, like: Tensor) -> Tensor:
 
 
 class Projector(nn.Module):
-    """Fused tokens (B, T, D) to the language model's width (B, T, E), as large as its own word vectors."""
+    """Fused tokens (B, T, D) to the language model's width (B, T, E), at first of standard deviation `scale`."""
 
-    def __init__(self, width: int, words: nn.Embedding) -> None:
+    def __init__(self, width: int, wide: int, scale: float) -> None:
         super().__init__()
-        self.width = wide = words.weight.shape[1]
+        self.width = wide
         self.layers = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, wide), nn.LayerNorm(wide)
         )
-        self.scale = nn.Parameter(words.weight.detach().float().std().clamp(min=1e-3))
+        self.scale = nn.Parameter(torch.tensor(scale))
 
     def forward(self, values_BTD: Tensor) -> Tensor:
         out: Tensor = self.layers(values_BTD) * self.scale

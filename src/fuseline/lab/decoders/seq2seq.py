@@ -49,7 +49,8 @@ class Seq2SeqDecoder(Decoder):
         super().__init__(config, task, width=width)
         self.model = load_language_model(config, AutoModelForSeq2SeqLM)
         self.start_id = task.start_id
-        self.project = Projector(width, self.model.get_input_embeddings())
+        # Its encoder ended with a normalisation.
+        self.project = Projector(width, self.model.get_input_embeddings().weight.shape[1], 1.0)
         known = self.model.config
         self.depth = int(getattr(known, "num_decoder_layers", None) or known.decoder_layers)
         self._without_encoder()
