@@ -156,7 +156,7 @@ def test_a_seq2seq_decoder_leaves_its_encoder_behind(tmp_path: Path) -> None:
 
 
 def test_lora_trains_little_and_merges_to_the_same_answers(tmp_path: Path) -> None:
-    task, decoder = build(spec_of("llama", tmp_path, tune="lora", rank=2))
+    _, decoder = build(spec_of("llama", tmp_path, tune="lora", rank=2))
     trained = {n for n, p in decoder.named_parameters() if p.requires_grad}
     assert trained
     assert all(n.startswith("project.") or "lora_" in n for n in trained)

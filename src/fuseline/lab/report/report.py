@@ -26,6 +26,7 @@ from fuseline.lab.report.tables import (
     per_class,
     target_counts,
 )
+from fuseline.lab.report.texts import texts
 from fuseline.lab.report.words import amount, clean, count, fmt, label, seconds
 from fuseline.package.files import write_text
 
@@ -94,6 +95,7 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "class_caption": "Each target in its own units."
         if files.task == "regression"
         else "Each class against all others.",
+        "texts": texts(files, part),
         "degradation": degradation(files),
         "gallery": gallery(files),
         "parity": _parity(files),
@@ -113,6 +115,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", "Training", values["training"]),
         ("metrics", "Metrics", values["metrics"] or values["fold_rows"]),
         ("answers", "Answers and truth", values["confusion"] or values["quality"] or values["class_rows"]),
+        ("texts", "Texts", values["texts"]),
         ("absent", "When inputs are absent", values["degradation"]),
         ("errors", "Worst errors", values["gallery"]),
         ("again", "How to reproduce", True),

@@ -29,6 +29,11 @@ LABELS = {
     "rmse": "RMSE",
     "nrmse": "NRMSE",
     "r2": "R²",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "f1": "F1",
 }
 KEY = (
@@ -43,6 +48,9 @@ KEY = (
     "rmse",
     "mae",
     "r2",
+    "bleu",
+    "chrf",
+    "rougeL",
 )
 """metrics that are shown first; the others are a click away"""
 BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
