@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ INPUTS: dict[str, dict[str, Any]] = {
         "columns": {"age": "number", "sex": "category", "smoker": "boolean", "seen": "date"},
         "encoder": {"kind": "small"},
     },
+    "pulse": {"modality": "timeseries", "length": 12, "encoder": {"kind": "small", "width": 32, "layers": 1}},
 }
-
-
 FEW = ("picture", "note", "sound", "vitals")
 """what :func:`recipe` reads unless told otherwise"""
 
@@ -42,6 +42,13 @@ def sound(rng: np.random.Generator, label: int, rate: int = 8000) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, wave.astype(np.float32), rate, format="WAV")
     return file.getvalue()
+
+
+def series(rng: np.random.Generator, label: int) -> str:
+    """A list cell of two channels, with gaps, of 3 to 14 steps: shorter and longer than what is kept."""
+    steps = int(rng.integers(3, 15))
+    numbers = 60 + 30 * label + rng.normal(0, 4, (steps, 2)).cumsum(axis=0)
+    return json.dumps([[None if rng.random() < 0.1 else round(float(n), 2) for n in step] for step in numbers])
 
 
 def note(rng: np.random.Generator, label: int) -> str:
@@ -65,6 +72,7 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
             "age": round(float(rng.normal(40 + 20 * label, 8)), 1),
             "sex": str(rng.choice(["f", "m"])),
             "smoker": str(rng.choice(["yes", "no"])),
+            "pulse": series(rng, label),
             "seen": f"2024-0{rng.integers(1, 9)}-1{rng.integers(0, 9)}",
         }
         for key in row:

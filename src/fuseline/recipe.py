@@ -48,7 +48,7 @@ class Input(BaseModel):
     """One modality of the model: a column (or, for `tabular`, a group of columns) and its encoder."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
-    modality: str = Field(description="text, image, audio or tabular")
+    modality: str = Field(description="text, image, audio, tabular or timeseries")
     column: str | None = Field(None, description="the table's column; default: the input's own name")
     columns: dict[str, str] | None = Field(
         None, description="tabular only: column -> number, category, boolean or date"
@@ -73,18 +73,40 @@ class Input(BaseModel):
         return self
 
 
+class WindowSpec(Frozen):
+    """A long table (a row a moment) read as windows: a row for every moment that has `history` steps behind it."""
+
+    time: str | tuple[str, ...] | None = Field(
+        None, description="column of the moment, or year, month, day[, hour[, minute]] columns; default: rows are steps"
+    )
+    entity: str | None = Field(None, description="column that tells several series apart; default: one series")
+    step: str | None = Field(None, description="distance of two steps, e.g. 5m, 1h, 1d; default: the usual one")
+    start: str | None = Field(None, description="moment of the first row, where no column says it, e.g. 2012-03-01")
+    history: int = Field(ge=1, le=100_000, description="steps behind a row's moment, its own included")
+    horizon: int = Field(ge=1, le=100_000, description="steps ahead of it")
+    stride: int = Field(1, ge=1, description="a row for every so many steps")
+    series: dict[str, Literal["*"] | tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="several columns as one series: name -> its columns, or * for all; a column of words becomes one "
+        "channel a word",
+    )
+
+
 class TableSpec(Frozen):
     path: str | None = Field(None, description="CSV, Parquet, JSONL or Arrow file; relative to the recipe")
     absent: tuple[str, ...] = Field(ABSENT, description="cell texts that mean `no value`")
     media_root: str | None = Field(None, description="folder that file cells may not leave; default: the table's")
     on_error: Literal["stop", "quarantine"] = Field("stop", description="what a broken cell does to the run")
+    windows: WindowSpec | None = Field(None, description="read a long table of moments as windows, for forecasts")
     max_bad_share: float = Field(0.05, ge=0, le=1, description="quarantine gives up above this share of bad rows")
 
 
 class SplitSpec(Frozen):
     kind: Literal["random", "stratified", "group", "time", "given"] = "stratified"
     group: str | None = Field(None, description="column whose values are never split over parts (kind: group)")
-    time: str | None = Field(None, description="column that orders the rows (kind: time)")
+    time: str | None = Field(None, description="column that orders the rows (kind: time); of windows: `time`")
+    val_from: str | None = Field(None, description="kind: time: moment from which rows validate, instead of a share")
+    test_from: str | None = Field(None, description="kind: time: moment from which rows test, instead of a share")
     column: str | None = Field(None, description="column holding train, val or test (kind: given)")
     val: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.15, ge=0, lt=1)
@@ -101,6 +123,8 @@ class SplitSpec(Frozen):
             raise ValueError("split.kind is time, so split.time must name a column")
         if self.kind == "given" and not (self.column or self.test_path):
             raise ValueError("split.kind is given, so split.column or split.test_path must be set")
+        if (self.val_from or self.test_from) and self.kind != "time":
+            raise ValueError("split.val_from and split.test_from belong to split.kind: time")
         if self.val + self.test >= 1:
             raise ValueError("split.val + split.test leave no rows to train on")
         return self

@@ -16,14 +16,17 @@ def same_answer(subject: Subject, a: Outputs, b: Outputs, place: int) -> None:
     assert gap(a, b, slice(0, 1), slice(place, place + 1)) < TOLERANCE
     one = subject.task.decode({k: v[:1] for k, v in a.items()})[0].value
     two = subject.task.decode({k: v[place : place + 1] for k, v in b.items()})[0].value
-    if isinstance(one, (str, list)):
+    if isinstance(one, str) or (isinstance(one, list) and all(isinstance(v, str) for v in one)):
         assert one == two
     else:
-        np.testing.assert_allclose(_numbers(one), _numbers(two), rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_allclose(numbers(one), numbers(two), rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def _numbers(value: Any) -> list[float]:
-    return list(value.values()) if isinstance(value, dict) else [value]
+def numbers(value: Any) -> list[float]:
+    """All numbers in an answer's value, in their order."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [n for v in value for n in numbers(v)] if isinstance(value, list) else [value]
 
 
 def answers_alike_in_any_company(subject: Subject, run: Runner) -> None:

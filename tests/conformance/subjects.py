@@ -63,12 +63,16 @@ TINY = {"text": tiny.TEXT, "image": tiny.IMAGE, "audio": tiny.AUDIO}
 TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
+    "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
 }
+TASK_INPUTS = {"forecast": ("pulse", "vitals")}
+"""what a task reads where it needs more than any inputs"""
 TARGETS: dict[str, list[Any]] = {
     "sick": ["yes", "no"] * 6,
     "grade": ["mild", "worse", "worst"] * 4,
     "labels": ["cold;cough", "cough", "fever"] * 4,
     "score": [float(i) for i in range(12)],
+    "pulse@next": [[[60.0 + i, 70.0 - i], [61.0, None], [62.0 + i, 72.0]] for i in range(12)],
     "dose": [1000.0 - 3.5 * i for i in range(12)],
 }
 
@@ -121,7 +125,7 @@ def fusion_cases() -> list[Case]:
 
 def task_cases() -> list[Case]:
     return [
-        Case(f"task-{kind}-{i}", {}, ("note", "vitals"), fusion="concat", task=(kind, i), exported=i > 0)
+        Case(f"task-{kind}-{i}", {}, TASK_INPUTS.get(kind, ("note", "vitals")), "", "concat", (kind, i), i > 0)
         for kind in TASKS
         for i in range(len(TASK_OPTIONS[kind]))
     ]
@@ -165,9 +169,8 @@ class Subject:
         self.parser = RowParser(self.recipe, modalities)
         task = task_class(kind)
         config = read_options(task.Config, self.recipe.task.options, "task")
-        columns = [TASK_OPTIONS[kind][number].get("target")] if "target" in TASK_OPTIONS[kind][number] else None
-        columns = columns or TASK_OPTIONS[kind][number]["targets"]
-        self.task = task.fit(config, {c: TARGETS[c] for c in columns})
+        self.task = task.fit(config, {c: TARGETS[c] for c in config.columns})
+        self.task.check(modalities)
         self.model = disturbed(build_model(self.recipe, plans, modalities, self.task).eval())
         self.names = self.parser.names
         self.rows = [self.parsed(row) for row in self.cells]

@@ -30,6 +30,7 @@ BAD: dict[str, Any] = {
     "image": b"no picture",
     "audio": b"no sound",
     "tabular": "neither a number nor a date",
+    "timeseries": [1.0, "two"],
 }
 
 
@@ -109,5 +110,4 @@ def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]
 def _numbers(answer: dict[str, Any]) -> list[float]:
     if "probabilities" in answer:
         return list(answer["probabilities"].values())
-    value = answer["value"]
-    return list(value.values()) if isinstance(value, dict) else [value]
+    return checks.numbers(answer["value"])

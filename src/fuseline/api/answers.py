@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.data.table import Table
+from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
 from fuseline.progress import voice
@@ -24,7 +25,7 @@ def _table_for(
 ) -> Table:
     """Open a table for a package. A column that the package reads must be there unless it is named in `absent`."""
     recipe = predictor.package.recipe
-    opened = Table.open(table, absent=recipe.table.absent, cache_dir=cache_dir)
+    opened = open_table(table, recipe.table, cache_dir=cache_dir)
     for name in absent:
         if name not in recipe.inputs and name not in predictor.rows.columns:
             raise FuselineError(

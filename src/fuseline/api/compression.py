@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fuseline.api.training import need_training
 from fuseline.data.table import Table
+from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.package import Package, read_package
 from fuseline.progress import voice
@@ -134,7 +135,7 @@ def _table(package: Package, table: Any) -> Table:
     given = table if table is not None else table_of(package.folder)
     if given is None:
         raise FuselineError("no_table", "nothing says which table the model was trained on", "give it: --data TABLE")
-    return given if isinstance(given, Table) else Table.open(given, absent=package.recipe.table.absent)
+    return open_table(given, package.recipe.table)
 
 
 def _folder(out: str | Path | None, package: Package) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from fuseline.data.draft import draft_recipe
 from fuseline.data.infer import infer
 from fuseline.data.table import Table
+from fuseline.data.windows import open_windows
 from fuseline.errors import FuselineError
 from fuseline.package.files import write_text
 from fuseline.recipe import Recipe, load_recipe, parse_recipe
@@ -65,7 +66,7 @@ def recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Recip
     if recipe.split.val_path or recipe.split.test_path:
         recipe, opened = _given_files(recipe, opened, base)
         path = None
-    return recipe, opened, path
+    return recipe, open_windows(opened, recipe.table.windows), path
 
 
 def _given_files(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recipe, Table]:

@@ -14,6 +14,7 @@ import numpy as np
 from fuseline.api.run import Run
 from fuseline.api.sources import PART, path_of, recipe_and_table
 from fuseline.data.table import Table
+from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.package.files import finite, write_json
 from fuseline.progress import Voice, voice
@@ -93,7 +94,7 @@ def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run
     given = table if table is not None else record.data["table"]["path"]
     if given is None:
         raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
-    opened = Table.open(given, absent=recipe.table.absent)
+    opened = open_table(given, recipe.table)
     speak = voice("quiet" if quiet else "auto")
     with _resumable(path, speak):
         if folds:

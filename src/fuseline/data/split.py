@@ -238,11 +238,32 @@ class _Work:
 
     def cut_time(self) -> None:
         rows, when = self._in_time()
-        _, first, second, _ = self._cuts(when, self.shares)
+        if self.spec.val_from or self.spec.test_from:
+            first, second = self._given_cuts(when)
+        else:
+            _, first, second, _ = self._cuts(when, self.shares)
         self.part[rows[:first]] = TRAIN
         self.part[rows[first:second]] = VAL
         self.part[rows[second:]] = TEST
         self._say_missing_classes()
+
+    def _given_cuts(self, when: np.ndarray) -> tuple[int, int]:
+        """Places of the first validation and the first test moment."""
+        assert self.spec.time is not None
+        series = self.table.column(self.spec.time)
+        test = len(when) if self.spec.test_from is None else np.searchsorted(when, _bound(self.spec.test_from, series))
+        if self.spec.val_from is not None:
+            val = int(np.searchsorted(when, _bound(self.spec.val_from, series)))
+        else:  # the share of what comes before the test rows
+            val = self._cuts(when[:test], [1 - self.spec.val, self.spec.val])[1] if self.spec.val else int(test)
+        if not 0 < val <= test:
+            raise FuselineError(
+                "bad_split",
+                f"split.val_from {self.spec.val_from} and test_from {self.spec.test_from} leave no row to train on",
+                f"the moments rise from {series.drop_nulls().min()!s} to {series.drop_nulls().max()!s}",
+                column=self.spec.time,
+            )
+        return val, int(test)
 
     def time_folds(self) -> list[Split]:
         rows, when = self._in_time()
@@ -330,6 +351,16 @@ def _labels(table: Table, column: str, stratify: Stratify) -> tuple[np.ndarray, 
         series = pl.Series(column, rarest, dtype=pl.String)
     labels = codes_of(series)
     return labels, labels >= 0
+
+
+def _bound(text: str, series: pl.Series) -> float:
+    """A moment of the recipe in the column's own units."""
+    found = float(moments(pl.Series("split.val_from, split.test_from", [text]))[0])
+    if series.dtype == pl.Date:
+        return found / 86_400
+    if isinstance(series.dtype, pl.Datetime):
+        return found * {"ms": 1e3, "us": 1e6, "ns": 1e9}[series.dtype.time_unit]
+    return found
 
 
 def _read_parts(series: pl.Series, column: str) -> np.ndarray:

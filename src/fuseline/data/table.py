@@ -112,6 +112,8 @@ def cells(series: pl.Series) -> list[Any]:
     """A column as Python cells, as in :meth:`Table.rows`."""
     if series.dtype.is_float():
         series = series.fill_nan(None)
+    if isinstance(series.dtype, pl.Array) and series.dtype.base_type is not None and not series.is_null().any():
+        return list(series.to_numpy())  # series of numbers stay arrays: lists of lists cost a hundred times as much
     values = series.to_list()
     if is_media_struct(series.dtype):
         return [None if v is None else v["bytes"] if v.get("bytes") is not None else v.get("path") for v in values]

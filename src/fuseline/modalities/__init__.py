@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular")
+MODALITIES = ("text", "image", "audio", "tabular", "timeseries")
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -29,5 +29,9 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.tabular import Tabular
 
             return Tabular
+        case "timeseries":
+            from fuseline.modalities.timeseries import TimeSeries
+
+            return TimeSeries
         case _:
             raise unknown_kind("modality", name, MODALITIES)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fuseline.data.table import Table
+from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.rows import Parsed
@@ -32,7 +33,7 @@ def rows_of(predictor: Predictor, data: Any, count: int) -> Samples:
     first row's own error where none can be read.
     """
     recipe, parser = predictor.package.recipe, predictor.rows
-    table = data if isinstance(data, Table) else Table.open(data, absent=recipe.table.absent)
+    table = open_table(data, recipe.table)
     columns = [c for c in parser.columns if c in table.columns]
     if not columns:
         table.require(parser.columns)

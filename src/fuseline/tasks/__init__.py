@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
 
-TASKS = ("classification", "regression", "generation")
+TASKS = ("classification", "regression", "forecast", "generation")
 
 __all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
 
@@ -21,6 +21,10 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.regression import Regression
 
             return Regression
+        case "forecast":
+            from fuseline.tasks.forecast import Forecast
+
+            return Forecast
         case "generation":
             from fuseline.tasks.generation import Generation
 

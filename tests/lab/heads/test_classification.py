@@ -31,8 +31,8 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def test_logits_of_all_classes_two_of_them_where_binary():
-    assert head_of()[1](fused(5))["logits"].shape == (5, 3)
-    assert head_of(["no", "yes"] * 5)[1](fused(5))["logits"].shape == (5, 2)
+    assert head_of()[1](*seen(fused(5)))["logits"].shape == (5, 3)
+    assert head_of(["no", "yes"] * 5)[1](*seen(fused(5)))["logits"].shape == (5, 2)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -10,6 +10,7 @@ ENCODERS = {
     "image": ("small", "efficientnet-lite0", "vgg", "hf"),
     "audio": ("small", "hf"),
     "tabular": ("small",),
+    "timeseries": ("small", "sensors"),
 }
 
 
@@ -56,5 +57,13 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.tabular import SmallTabular
 
             return SmallTabular
+        case "timeseries", "small":
+            from fuseline.lab.encoders.timeseries import SmallTimeSeries
+
+            return SmallTimeSeries
+        case "timeseries", "sensors":
+            from fuseline.lab.encoders.timeseries import Sensors
+
+            return Sensors
         case _:
             raise unknown_kind(f"{modality} encoder", kind, ENCODERS.get(modality, ()))

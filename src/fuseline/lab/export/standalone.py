@@ -128,10 +128,11 @@ def export_to(
 def _first_rows(package: Package, data: Any, most: int) -> Cells:
     """Raises FuselineError ``no_such_file``, ``bad_table``, ``missing_column`` ..."""
     from fuseline.data.table import Table
+    from fuseline.data.windows import open_table
 
     recipe = package.recipe
     columns = list(dict.fromkeys(c for name in recipe.inputs for c in recipe.columns_of(name)))
-    table = Table.open(data, absent=recipe.table.absent)
+    table = open_table(data, recipe.table)
     table.require(columns)
     media = MediaRoot(recipe.table.media_root or (None if table.folder is None else str(table.folder)))
     first = np.arange(min(most, table.n_rows))

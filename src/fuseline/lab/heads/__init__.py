@@ -17,6 +17,10 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "forecast":
+            from fuseline.lab.heads.forecast import ForecastHead
+
+            return ForecastHead
         case "generation":
             from fuseline.lab.heads.generation import GenerationHead
 

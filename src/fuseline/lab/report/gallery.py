@@ -14,6 +14,7 @@ import polars as pl
 import soundfile
 from PIL import Image
 
+from fuseline.data.series import read_series
 from fuseline.errors import FuselineError
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
 from fuseline.lab.report.words import clean, fmt, percent
@@ -21,7 +22,7 @@ from fuseline.modalities.base import MediaRoot
 from fuseline.modalities.cells import is_absent
 from fuseline.modalities.media import read_media
 from fuseline.modalities.picture import decode_picture
-from fuseline.recipe import ABSENT
+from fuseline.recipe import ABSENT, WindowSpec, read_options
 
 MOST = 12
 THUMBNAIL = 160
@@ -156,13 +157,14 @@ def _absent_words(files: RunFiles) -> tuple[str, ...]:
 def _cells(files: RunFiles, rows: list[int]) -> tuple[list[dict[str, Any]], str]:
     """The table's cells of `rows`; empty ones and a word of explanation where the table is gone or has changed."""
     from fuseline.data.table import Table
+    from fuseline.data.windows import open_windows
 
     nothing: list[dict[str, Any]] = [{} for _ in rows]
     path = _table_path(files)
     if path is None:
         return nothing, "The run does not say where its table lies, so the cells are not shown."
     try:
-        table = Table.open(path, absent=_absent_words(files))
+        table = open_windows(Table.open(path, absent=_absent_words(files)), _windows(files))
         there = set(table.columns)
         wanted = list(dict.fromkeys(c for _, _, names in _columns(files) for c in names if c in there))
         if not wanted or not all(0 <= r < table.n_rows for r in rows):
@@ -170,6 +172,11 @@ def _cells(files: RunFiles, rows: list[int]) -> tuple[list[dict[str, Any]], str]
         return Table.rows(table.take(np.asarray(rows), wanted)), ""
     except (FuselineError, OSError, pl.exceptions.PolarsError):
         return nothing, "The table can no longer be read, so the cells are not shown."
+
+
+def _windows(files: RunFiles) -> WindowSpec | None:
+    found = mapping(files.recipe.get("table")).get("windows")
+    return None if found is None else read_options(WindowSpec, mapping(found), "table.windows")
 
 
 def _card(files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: MediaRoot, budget: _Budget) -> Card:
@@ -238,6 +245,8 @@ def _view(name: str, modality: str, cells: dict[str, Any], columns: int, media: 
             _picture(view, cell, column, media, budget)
         elif modality == "audio":
             _sound(view, cell, column, media, budget)
+        elif modality == "timeseries":
+            _series(view, cell, column)
         elif modality == "text" or (columns == 1 and column == name):
             view.text = clean(cell, TEXT)
         else:
@@ -248,6 +257,19 @@ def _view(name: str, modality: str, cells: dict[str, Any], columns: int, media: 
     except FuselineError as error:
         view.note = clean(error.message, 160)
     return view
+
+
+def _series(view: CellView, cell: Any, column: str) -> None:
+    series_LC = read_series(cell, column, None)
+    if series_LC is None:
+        view.absent = True
+        return
+    known = series_LC[~np.isnan(series_LC)]
+    channels = f" of {series_LC.shape[1]} channels" if series_LC.shape[1] > 1 else ""
+    view.text = (
+        f"{len(series_LC)} steps{channels}, from {fmt(known.min())} to {fmt(known.max())}, last {fmt(known[-1])}"
+    )
+    view.note = f"{percent(1 - len(known) / series_LC.size)} gaps" if len(known) < series_LC.size else ""
 
 
 def _picture(view: CellView, cell: Any, column: str, media: MediaRoot, budget: _Budget) -> None:

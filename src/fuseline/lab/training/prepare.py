@@ -15,6 +15,7 @@ from fuseline.data.profile import ProfileBuilder
 from fuseline.data.quarantine import Quarantine
 from fuseline.data.split import Split, make_folds, make_split
 from fuseline.data.table import Table
+from fuseline.data.windows import Windows, keep_apart
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
@@ -46,7 +47,8 @@ class Prepared:
     profile: dict[str, Any] = field(default_factory=dict)
     quarantined: int = 0
     groups: np.ndarray | None = None
-    """group of each row as an integer, where the split is by group: the bootstrap resamples whole groups"""
+    """group of each row as an integer, where the split is by group or rows are windows: the bootstrap resamples whole
+    groups"""
 
     def rows(self, part: str) -> np.ndarray:
         return np.flatnonzero(self.part == PARTS.index(part))
@@ -70,14 +72,16 @@ def split_rows(recipe: Recipe, table: Table) -> Split:
     """The recipe's split of its table."""
     kind, config = read_task(recipe)
     target = config.columns[0] if config.columns else None
-    return make_split(table, recipe.split, target_column=target, stratify=kind.stratify)
+    split = make_split(table, recipe.split, target_column=target, stratify=kind.stratify)
+    return keep_apart(table, recipe.split, [split])[0]
 
 
 def fold_rows(recipe: Recipe, table: Table) -> list[Split]:
     """The recipe's folds of its table."""
     kind, config = read_task(recipe)
     target = config.columns[0] if config.columns else None
-    return make_folds(table, recipe.split, target_column=target, stratify=kind.stratify)
+    splits = make_folds(table, recipe.split, target_column=target, stratify=kind.stratify)
+    return keep_apart(table, recipe.split, splits)
 
 
 def prepare(
@@ -130,6 +134,8 @@ def prepare(
     if recipe.split.group and recipe.split.group in table.columns:
         _, codes = np.unique(np.array([str(v) for v in table.column(recipe.split.group)]), return_inverse=True)
         done.groups = codes
+    elif isinstance(table, Windows):
+        done.groups = table.store.blocks()
     return done
 
 

@@ -1,0 +1,371 @@
+"""A long table (a row a moment of a series) read as windows. Dimensions: E series, T steps, L steps behind, K steps
+ahead, C channels, N windows.
+
+Columns of the windows: a column `c` of the long table as the L numbers up to a moment; `c@next`, the K numbers after
+it; `c@now`, its last cell as it stands; the same of `series` that the recipe makes of several columns, and of
+`calendar`, where moments are dates; `time`, and the entity's column. What lies outside the table is a gap.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from fuseline.data.guess import is_blank, to_number
+from fuseline.data.moments import moments
+from fuseline.data.series import NEXT, NOW
+from fuseline.data.split import Split, codes_of
+from fuseline.data.stamps import usual_step
+from fuseline.data.table import Table, cells
+from fuseline.errors import FuselineError
+from fuseline.recipe import SplitSpec, TableSpec, WindowSpec
+
+TIME = "time"
+CALENDAR = "calendar"
+CALENDAR_CHANNELS = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "year_sin", "year_cos")
+MOST_WORDS = 64
+MOST_CELLS = 500_000_000
+"""numbers held in memory: 2 GB"""
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_DAY, _YEAR = 86_400.0, 365.25 * 86_400.0
+
+
+@dataclass
+class _Grid:
+    """The long table on an even grid of steps: every series has the same T steps."""
+
+    seconds_ET: np.ndarray
+    """moments (seconds since 1970, or step numbers)"""
+    row_ET: np.ndarray
+    """row of the long table at each step, -1 where there is none"""
+    length_E: np.ndarray
+    """steps of each series, the rest is filling"""
+    dated: bool
+
+
+class WindowStore:
+    """Windows over a long table, made when they are asked for. The long table's numbers are held as float32."""
+
+    def __init__(self, table: Table, spec: WindowSpec) -> None:
+        """Raises FuselineError ``missing_column``, ``bad_recipe``, ``bad_cell``, ``too_few_rows``, ``too_large``."""
+        self.spec = spec
+        times = _time_columns(spec)
+        table.require([*times, *([spec.entity] if spec.entity else [])])
+        self._keys = [*times, *([spec.entity] if spec.entity else [])]
+        values = [c for c in table.columns if c not in self._keys]
+        self.grid, self.notes = _grid(table, spec, times)
+        self._table = table
+        self._numbers: dict[str, np.ndarray] = {}
+        self._columns: dict[str, pl.Series] = {}
+        self._words: dict[str, tuple[str, ...]] = {}
+        self.groups = _groups(spec, values)
+        lengths = self.grid.length_E
+        if self.grid.row_ET.size * max(1, len(values)) > MOST_CELLS:
+            raise FuselineError(
+                "too_large",
+                f"{self.grid.row_ET.size} steps of {len(values)} columns do not fit in memory as windows",
+                "give fewer columns, or a table of fewer series",
+            )
+        ends = [np.arange(min(spec.history, t) - 1, t, spec.stride) for t in lengths.tolist()]
+        self.entity_N = np.repeat(np.arange(len(ends)), [len(e) for e in ends])
+        self.end_N = np.concatenate(ends) if ends else np.zeros(0, dtype=np.int64)
+        self.n_rows = self.block_rows = len(self.end_N)
+        own = [CALENDAR, CALENDAR + NEXT] if self.grid.dated else []
+        names = [*values, *self.groups]
+        self.columns = [TIME, *([spec.entity] if spec.entity else []), *names, *(n + NEXT for n in names)]
+        self.columns += [*(v + NOW for v in values), *own]
+        if len(set(self.columns)) < len(self.columns):
+            twice = next(c for c in self.columns if self.columns.count(c) > 1)
+            raise FuselineError("bad_recipe", f"table.windows: two columns would be called {twice!r}", "rename one")
+
+    def read(self, start: int, length: int, columns: list[str]) -> pl.DataFrame:
+        return self.take(np.arange(start, min(self.n_rows, start + length)), columns)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pl.DataFrame:
+        return pl.DataFrame([self._column(name, rows) for name in columns])
+
+    def _column(self, name: str, rows_N: np.ndarray) -> pl.Series:
+        entity_N, end_N = self.entity_N[rows_N], self.end_N[rows_N]
+        if name == TIME:
+            seconds_N = self.grid.seconds_ET[entity_N, end_N]
+            if not self.grid.dated:
+                return pl.Series(name, seconds_N)
+            return pl.Series(name, (seconds_N * 1e6).astype(np.int64)).cast(pl.Datetime("us"))
+        if name == self.spec.entity:
+            first_E = self.grid.row_ET[np.arange(len(self.grid.row_ET)), 0]
+            return self._source(name).gather(first_E[entity_N]).rename(name)
+        if name.endswith(NOW) and name.removesuffix(NOW) in self._table.columns:
+            row_N = self.grid.row_ET[entity_N, end_N]
+            found = self._source(name.removesuffix(NOW)).gather(np.maximum(row_N, 0))
+            return pl.select(pl.when(pl.Series(row_N >= 0)).then(found).alias(name)).to_series()
+        past = name.removesuffix(NEXT)
+        if past == name:
+            steps_NS = end_N[:, None] + np.arange(1 - self.spec.history, 1)
+        else:
+            steps_NS = end_N[:, None] + np.arange(1, self.spec.horizon + 1)
+        values = self._series(past, entity_N, steps_NS)
+        if values.shape[2] == 1 and past not in self.groups and past != CALENDAR:
+            values = values[..., 0]
+        series = pl.Series(name, values)
+        known_N = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
+        if known_N.all():
+            return series
+        return pl.select(pl.when(pl.Series(known_N)).then(series).alias(name)).to_series()
+
+    def _series(self, name: str, entity_N: np.ndarray, steps_NS: np.ndarray) -> np.ndarray:
+        """(N, S, C) float32, NaN where the table has nothing."""
+        last_N1 = self.grid.length_E[entity_N][:, None]
+        inside_NS = (steps_NS >= 0) & (steps_NS < last_N1)
+        if name == CALENDAR:  # of every step, also those after the table's end
+            step = self.step
+            start_N1 = self.grid.seconds_ET[entity_N, 0][:, None]
+            return calendar(start_N1 + steps_NS * step)
+        row_NS = np.where(inside_NS, self.grid.row_ET[entity_N[:, None], np.where(inside_NS, steps_NS, 0)], -1)
+        numbers_TC = self._numbers_of(name)
+        return np.where(row_NS[..., None] >= 0, numbers_TC[np.maximum(row_NS, 0)], np.float32(np.nan))
+
+    @property
+    def step(self) -> float:
+        """Seconds between two steps, or 1 where rows are steps."""
+        seconds_ET = self.grid.seconds_ET
+        return float(seconds_ET[0, 1] - seconds_ET[0, 0]) if seconds_ET.shape[1] > 1 else 1.0
+
+    def channels(self, name: str) -> tuple[str, ...]:
+        """The channels of a series: its columns, of which a column of words is one channel a word."""
+        if name.removesuffix(NEXT) == CALENDAR:
+            return CALENDAR_CHANNELS
+        columns = self.groups.get(name.removesuffix(NEXT), (name.removesuffix(NEXT),))
+        return tuple(c for column in columns for c in self._named(column))
+
+    def _named(self, column: str) -> tuple[str, ...]:
+        self._plain(column)
+        words = self._words.get(column, ())
+        return tuple(f"{column}={w}" for w in words) if words else (column,)
+
+    def _numbers_of(self, name: str) -> np.ndarray:
+        """(rows of the long table, C) float32."""
+        if name not in self._numbers:
+            parts = [self._plain(column) for column in self.groups.get(name, (name,))]
+            self._numbers[name] = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        return self._numbers[name]
+
+    def _plain(self, column: str) -> np.ndarray:
+        if column not in self._numbers:
+            numbers, words = _read_numbers(self._source(column))
+            self._numbers[column] = numbers
+            if words:
+                self._words[column] = words
+        return self._numbers[column]
+
+    def _source(self, column: str) -> pl.Series:
+        if column not in self._columns:
+            self._columns[column] = self._table.column(column)
+        return self._columns[column]
+
+    def overlapping(self, part_N: np.ndarray) -> np.ndarray:
+        """(N,) bool: windows whose steps ahead reach behind a later part's first moment: they would be trained on, or
+        chosen by, what is to be forecast there."""
+        out_N = np.zeros(self.n_rows, dtype=bool)
+        seconds_N = self.grid.seconds_ET[self.entity_N, self.end_N]
+        ahead_N = seconds_N + self.spec.horizon * self.step
+        for part in (0, 1):
+            later_N = part_N > part
+            if later_N.any():
+                out_N |= (part_N == part) & (ahead_N > seconds_N[later_N].min())
+        return out_N
+
+    def blocks(self) -> np.ndarray:
+        """(N,) number of the stretch of time that a window lies in, each as long as a window: what a bootstrap draws,
+        since neighbouring windows share nearly all of their numbers."""
+        long = self.spec.history + self.spec.horizon
+        place_N = self.end_N // long
+        return np.asarray(self.entity_N * (int(place_N.max(initial=0)) + 1) + place_N)
+
+
+class Windows(Table):
+    """A long table as a table of windows."""
+
+    def __init__(self, table: Table, spec: WindowSpec) -> None:
+        self.store = WindowStore(table, spec)
+        super().__init__(self.store, table.folder, [*table.notes, *self.store.notes])
+
+
+def open_windows(table: Table, spec: WindowSpec | None) -> Table:
+    """The table itself where the recipe speaks of no windows, or where it holds windows already."""
+    if spec is None or isinstance(table, Windows):
+        return table
+    if not set(_time_columns(spec)) <= set(table.columns) and any(c.endswith(NEXT) for c in table.columns):
+        return table
+    return Windows(table, spec)
+
+
+def calendar(seconds: np.ndarray) -> np.ndarray:
+    """Moments (seconds since 1970) as waves of the day, the week (from Thursday, as 1970 began) and the year, float32,
+    one more axis."""
+    angles = [2 * np.pi * (seconds % period) / period for period in (_DAY, 7 * _DAY, _YEAR)]
+    return np.stack([f(a) for a in angles for f in (np.sin, np.cos)], axis=-1).astype(np.float32)
+
+
+def _time_columns(spec: WindowSpec) -> tuple[str, ...]:
+    return () if spec.time is None else (spec.time,) if isinstance(spec.time, str) else spec.time
+
+
+def _seconds(text: str) -> float:
+    """`5m`, `1h`, `1d`, or a plain number."""
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-z]*)\s*", text)
+    if found is None or (found[2] and found[2] not in _UNITS) or float(found[1]) <= 0:
+        raise FuselineError("bad_recipe", f"table.windows.step: {text!r} is no distance", "e.g. 30s, 5m, 1h, 1d")
+    return float(found[1]) * _UNITS.get(found[2], 1.0)
+
+
+def _moments(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[np.ndarray, bool]:
+    """(N,) seconds or numbers, and whether they are dates."""
+    if not times:
+        step = _seconds(spec.step) if spec.step else 1.0
+        start = 0.0
+        if spec.start:
+            start = float(moments(pl.Series("table.windows.start", [spec.start]))[0])
+        return start + step * np.arange(table.n_rows), bool(spec.start)
+    if len(times) == 1:
+        series = table.column(times[0])
+        found = moments(series)
+        if series.dtype == pl.Date:
+            found = found * _DAY
+        elif isinstance(series.dtype, pl.Datetime):
+            found = found / {"ms": 1e3, "us": 1e6, "ns": 1e9}[series.dtype.time_unit]
+        first = next((c for c in series.head(100).to_list() if not is_blank(c)), None)
+        dated = series.dtype.is_temporal() or (isinstance(first, str) and to_number(first.strip()) is None)
+        return found, dated
+    parts = [moments(table.column(c)) for c in times]
+    out = np.full(table.n_rows, np.nan)
+    for row, values in enumerate(zip(*parts, strict=True)):
+        if any(np.isnan(v) for v in values):
+            continue
+        try:
+            out[row] = datetime.datetime(*(int(v) for v in values), tzinfo=datetime.UTC).timestamp()  # type: ignore[misc,arg-type]
+        except (ValueError, TypeError):
+            shown = ", ".join(f"{c} {v:g}" for c, v in zip(times, values, strict=True))
+            raise FuselineError("bad_cell", f"{shown} is no moment", "", row=row, column=times[0]) from None
+    return out, True
+
+
+def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid, list[str]]:
+    seconds_N, dated = _moments(table, spec, times)
+    codes_N = np.zeros(table.n_rows, dtype=np.int64)
+    if spec.entity is not None:
+        codes_N = codes_of(table.column(spec.entity))
+    kept_N = ~np.isnan(seconds_N) & (codes_N >= 0)
+    notes = []
+    if not kept_N.all():
+        notes.append(f"{int((~kept_N).sum())} rows have no moment or no {spec.entity or 'series'} and are left out")
+    order = np.flatnonzero(kept_N)
+    order = order[np.lexsort((order, seconds_N[order], codes_N[order]))]
+    if not len(order):
+        raise FuselineError("too_few_rows", "no row has a moment", "is table.windows.time the right column?")
+    starts = np.flatnonzero(np.diff(codes_N[order], prepend=-1))
+    pieces = np.split(order, starts[1:])
+    gaps = np.concatenate([np.diff(seconds_N[p]) for p in pieces])
+    step = _seconds(spec.step) if spec.step else usual_step(np.cumsum(np.maximum(gaps, 0.0))) if len(gaps) else 1.0
+    places = [np.rint((seconds_N[p] - seconds_N[p[0]]) / step).astype(np.int64) for p in pieces]
+    length_E = np.array([int(p[-1]) + 1 for p in places])
+    longest = int(length_E.max())
+    if longest * len(pieces) > MOST_CELLS:
+        raise FuselineError(
+            "too_large",
+            f"{longest} steps of {step:g} from the first moment to the last are too many",
+            "is one moment far off the others? or set table.windows.step",
+        )
+    row_ET = np.full((len(pieces), longest), -1, dtype=np.int64)
+    twice = 0
+    for e, (piece, place) in enumerate(zip(pieces, places, strict=True)):
+        twice += len(place) - len(np.unique(place))
+        row_ET[e, place] = piece  # of two rows at one step the later counts
+    if twice:
+        notes.append(f"{twice} rows share a step of their series with another row: the later one counts")
+    empty = int((length_E - (row_ET >= 0).sum(axis=1)).sum())
+    if empty:
+        notes.append(f"{empty} steps have no row: they are gaps")
+    first_E1 = np.array([seconds_N[p[0]] for p in pieces])[:, None]
+    return _Grid(first_E1 + step * np.arange(longest), row_ET, length_E, dated), notes
+
+
+def _groups(spec: WindowSpec, values: list[str]) -> Mapping[str, tuple[str, ...]]:
+    named = {c for columns in spec.series.values() if columns != "*" for c in columns}
+    out = {}
+    for name, columns in spec.series.items():
+        chosen = tuple(c for c in values if c not in named) if columns == "*" else tuple(columns)
+        unknown = [c for c in chosen if c not in values]
+        if unknown or not chosen:
+            raise FuselineError(
+                "missing_column",
+                f"table.windows.series.{name}: the table has no column {unknown[0]!r}"
+                if unknown
+                else f"table.windows.series.{name} has no columns",
+                f"its columns: {', '.join(values[:20])}",
+            )
+        out[name] = chosen
+    return out
+
+
+def _read_numbers(series: pl.Series) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(N, C) float32 and the words, where the column holds words: then C is their number, a 1 in the word's place."""
+    if series.dtype.is_numeric() or series.dtype == pl.Boolean:
+        plain = series.cast(pl.Float64).to_numpy().copy()
+        plain[~np.isfinite(plain)] = np.nan
+        return plain.astype(np.float32)[:, None], ()
+    column: list[Any] = cells(series)
+    texts = [None if is_blank(c) else str(c).strip() for c in column]
+    numbers = [None if t is None else to_number(t) for t in texts]
+    if not any(t is not None and n is None for t, n in zip(texts, numbers, strict=True)):
+        plain = np.array([np.nan if n is None else n for n in numbers], dtype=np.float64)
+        plain[np.abs(plain) > np.finfo(np.float32).max] = np.nan
+        return plain.astype(np.float32)[:, None], ()
+    words = tuple(sorted({t for t in texts if t is not None}))
+    known = sum(n is not None for n in numbers)
+    if len(words) > MOST_WORDS or known > 0.5 * len(numbers):
+        row = next(i for i, (t, n) in enumerate(zip(texts, numbers, strict=True)) if t is not None and n is None)
+        raise FuselineError(
+            "bad_cell", f"{texts[row]!r:.60} is no number", "a gap is an empty cell", row=row, column=series.name
+        )
+    place = {w: i for i, w in enumerate(words)}
+    out = np.full((len(texts), len(words)), np.nan, dtype=np.float32)
+    for i, text in enumerate(texts):
+        if text is not None:
+            out[i] = 0.0
+            out[i, place[text]] = 1.0
+    return out, words
+
+
+def open_table(source: Any, spec: TableSpec, *, cache_dir: Path | None = None) -> Table:
+    """Whatever :meth:`Table.open` takes, as the recipe says that it is to be read. Raises as that and
+    :class:`WindowStore` do."""
+    table = source if isinstance(source, Table) else Table.open(source, absent=spec.absent, cache_dir=cache_dir)
+    return open_windows(table, spec.windows)
+
+
+def keep_apart(table: Table, spec: SplitSpec, splits: list[Split]) -> list[Split]:
+    """Leaves out windows that would be trained on what a later part is asked for.
+
+    Raises FuselineError ``bad_split`` where windows of one series are dealt out at random.
+    """
+    if not isinstance(table, Windows):
+        return splits
+    if spec.kind in ("random", "stratified"):
+        raise FuselineError(
+            "bad_split",
+            f"split.kind: {spec.kind} puts windows that share most of their numbers into different parts",
+            "set split: {kind: time, time: time}, or group by the entity",
+        )
+    for split in splits if spec.kind == "time" else ():
+        away_N = table.store.overlapping(split.part)
+        split.part[away_N] = -1
+        if away_N.any():
+            split.notes.append(f"{int(away_N.sum())} windows reach into a later part and are left out")
+    return splits
