@@ -155,8 +155,9 @@ def test_a_seq2seq_decoder_leaves_its_encoder_behind(tmp_path: Path) -> None:
     assert not any(".encoder." in name for name in decoder.state_dict())
 
 
-def test_lora_trains_little_and_merges_to_the_same_answers(tmp_path: Path) -> None:
-    _, decoder = build(spec_of("llama", tmp_path, tune="lora", rank=2))
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_lora_trains_little_and_merges_to_the_same_answers(kind: str, tmp_path: Path) -> None:
+    _, decoder = build(spec_of(kind, tmp_path, tune="lora", rank=2))
     trained = {n for n, p in decoder.named_parameters() if p.requires_grad}
     assert trained
     assert all(n.startswith("project.") or "lora_" in n for n in trained)
