@@ -47,11 +47,11 @@ BASE: dict[str, Any] = {
     },
     "fusion": {"kind": "attention", "modality_dropout": 0.3},
     "training": {
-        "epochs": 40,
+        "epochs": 30,
         "batch_size": 32,
         "learning_rate": 1e-3,
         "precision": "float32",
-        "patience": 8,
+        "patience": 6,
         "loggers": [],
     },
     "evaluation": LEAN,

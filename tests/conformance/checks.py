@@ -24,6 +24,8 @@ def same_answer(subject: Subject, a: Outputs, b: Outputs, place: int) -> None:
 
 def numbers(value: Any) -> list[float]:
     """All numbers in an answer's value, in their order."""
+    if isinstance(value, str):  # letter by letter
+        return [float(ord(c)) for c in value]
     if isinstance(value, dict):
         value = list(value.values())
     return [n for v in value for n in numbers(v)] if isinstance(value, list) else [value]

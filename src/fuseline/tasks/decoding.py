@@ -284,7 +284,10 @@ def beam_walk(
             beams = live[row]
             log_KV = _allowed(log_BV[at : at + len(beams)], [b.said for b in beams], how, rules)
             grown: list[_Beam] = []
-            for k, token in _best(log_KV + np.array([b.score for b in beams])[:, None], 2 * size):
+            scores_KV = log_KV + np.array([b.score for b in beams])[:, None]
+            for rank, (k, token) in enumerate(_best(scores_KV, 2 * size)):
+                if token in rules.ends and rank >= size:
+                    continue  # an end that is not among the K likeliest is no answer
                 chance = float(log_KV[k, token])
                 said = beams[k].said
                 if how.no_repeat:
