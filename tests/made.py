@@ -21,7 +21,19 @@ INPUTS: dict[str, dict[str, Any]] = {
         "columns": {"age": "number", "sex": "category", "smoker": "boolean", "seen": "date"},
         "encoder": {"kind": "small"},
     },
+    "who": {"modality": "graph", "edges": "triples.csv", "encoder": {"kind": "small"}},
+    "clip": {"modality": "video", "size": 16, "frames": 3, "encoder": {"kind": "small"}},
+    "photos": {"modality": "images", "size": 16, "several": 3, "encoder": {"kind": "small"}},
+    "remarks": {"modality": "texts", "max_length": 8, "vocab_size": 300, "several": 3, "encoder": {"kind": "small"}},
     "pulse": {"modality": "timeseries", "length": 12, "encoder": {"kind": "small", "width": 32, "layers": 1}},
+    "form": {
+        "modality": "document",
+        "columns": {"scan": "image", "ocr": "words"},
+        "size": 32,
+        "max_length": 16,
+        "vocab_size": 300,
+        "encoder": {"kind": "small", "width": 32, "layers": 1, "patch": 16},
+    },
 }
 FEW = ("picture", "note", "sound", "vitals")
 """what :func:`recipe` reads unless told otherwise"""
@@ -44,6 +56,18 @@ def sound(rng: np.random.Generator, label: int, rate: int = 8000) -> bytes:
     return file.getvalue()
 
 
+def clip(label: int, start: int, frames: int = 5) -> bytes:
+    """A bar that goes right or left, as an animated GIF; one frame does not say which."""
+    pixels = np.zeros((frames, 24, 32), dtype=np.uint8)
+    for i in range(frames):
+        at = (start + (3 * i if label else -3 * i)) % 32
+        pixels[i, :, at : at + 4] = 220
+    first, *rest = (Image.fromarray(p) for p in pixels)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=200)
+    return file.getvalue()
+
+
 def series(rng: np.random.Generator, label: int) -> str:
     """A list cell of two channels, with gaps, of 3 to 14 steps: shorter and longer than what is kept."""
     steps = int(rng.integers(3, 15))
@@ -51,14 +75,35 @@ def series(rng: np.random.Generator, label: int) -> str:
     return json.dumps([[None if rng.random() < 0.1 else round(float(n), 2) for n in step] for step in numbers])
 
 
+def ocr(rng: np.random.Generator, label: int) -> str:
+    """The same two words in every page; which of them is on top says the label."""
+    top, bottom = ("fever", "calm") if label else ("calm", "fever")
+    words = [{"text": t, "box": [4, y, 30, y + 8]} for t, y in ((top, 2), (bottom, 28))]
+    return json.dumps({"width": 48, "height": 40, "words": [words[i] for i in rng.permutation(2)]})
+
+
 def note(rng: np.random.Generator, label: int) -> str:
     words = ["calm breath", "clear lungs", "ruhig"] if label == 0 else ["heavy cough", "fever again", "咳嗽"]
     return " ".join(str(rng.choice(words)) for _ in range(int(rng.integers(1, 5))))
 
 
+def write_triples(path: Path, entities: int = 20) -> None:
+    """A graph of the entities e0, e1 ...: a ring, and a star around each fifth."""
+    rows = [(f"e{i}", "next", f"e{(i + 1) % entities}") for i in range(entities)]
+    rows += [(f"e{i}", "knows", f"e{i // 5 * 5}") for i in range(entities) if i % 5]
+    pl.DataFrame(rows, schema=["head", "relation", "tail"], orient="row").write_csv(path)
+
+
+def entity(row: int, seed: int, absent: float) -> str | None:
+    """Now and then one that the graph does not hold."""
+    if np.random.default_rng([seed, row]).random() < absent:
+        return None
+    return "stranger" if row % 11 == 10 else f"e{7 * row % 20}"
+
+
 def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0.33) -> Path:
     """Write table.csv with pictures and sounds beside it; columns as INPUTS read them; `sick`, `score` to predict."""
-    rng = np.random.default_rng(seed)
+    rng, more = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     (folder / "media").mkdir(parents=True, exist_ok=True)
     out: list[dict[str, Any]] = []
     for i in range(rows):
@@ -78,11 +123,27 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
         for key in row:
             if rng.random() < absent:
                 row[key] = None
+        row["who"] = entity(i, seed, absent)
+        row |= _more(folder, i, label, absent, more)
         row |= {"patient": i // 2, "sick": "yes" if label else "no", "score": round(label * 5 + float(rng.normal()), 3)}
         out.append(row)
+    write_triples(folder / "triples.csv")
     path = folder / "table.csv"
     pl.DataFrame(out, infer_schema_length=None).write_csv(path)
     return path
+
+
+def _more(folder: Path, i: int, label: int, absent: float, rng: np.random.Generator) -> dict[str, Any]:
+    """Cells that no test before them knows: drawn apart, so that the others stay as they are."""
+    (folder / f"media/{i}.gif").write_bytes(clip(label, int(rng.integers(32))))
+    row: dict[str, Any] = {
+        "clip": f"media/{i}.gif",
+        "photos": ";".join(f"media/{j}.png" for j in range(i, -1, -2)[: int(rng.integers(1, 4))]),
+        "scan": f"media/{i}.png",
+        "ocr": ocr(rng, label),
+        "remarks": json.dumps([note(rng, label) for _ in range(int(rng.integers(1, 4)))]),
+    }
+    return {key: None if rng.random() < absent else cell for key, cell in row.items()}
 
 
 def recipe(table: Path | None = None, **changes: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from fuseline import recipe
 from fuseline.lab.build import ModelOptions
-from fuseline.lab.encoders import ENCODERS, encoder_class
+from fuseline.lab.encoders import ENCODERS, SETS, encoder_class
 from fuseline.lab.fusion import FUSIONS, fusion_class
 from fuseline.modalities import MODALITIES, modality_class
 from fuseline.tasks import TASKS, task_class
@@ -127,6 +127,9 @@ def page() -> str:
         lines += section(f"inputs.NAME, modality: {name}", modality_class(name).Config, level=3)
     lines += section("inputs.NAME.encoder", recipe.EncoderSpec, "The keys of its kind (below) stand here too.")
     for modality, kinds in ENCODERS.items():
+        if modality in SETS:
+            lines += ["", f"### inputs.NAME.encoder, {modality}", "", f"The kinds and keys of `{SETS[modality]}`."]
+            continue
         for kind in kinds:
             cls = encoder_class(modality, kind)
             lines += section(f"inputs.NAME.encoder, {modality}, kind: {kind}", cls.Config, first_paragraph(cls), 3)

@@ -48,10 +48,12 @@ class Input(BaseModel):
     """One modality of the model: a column (or, for `tabular`, a group of columns) and its encoder."""
 
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
-    modality: str = Field(description="text, image, audio, tabular or timeseries")
+    modality: str = Field(
+        description="text, image, audio, tabular, timeseries, graph, video, document; images, texts: several a row"
+    )
     column: str | None = Field(None, description="the table's column; default: the input's own name")
     columns: dict[str, str] | None = Field(
-        None, description="tabular only: column -> number, category, boolean or date"
+        None, description="tabular: column -> number, category, boolean or date; document: column -> image or words"
     )
     on_bad_cell: Literal["error", "absent"] = Field(
         "error", description="what an unreadable cell is: an error (default), or as if absent"
@@ -68,8 +70,10 @@ class Input(BaseModel):
     def _columns_are_for_tables(self) -> Input:
         if self.modality == "tabular" and not self.columns:
             raise ValueError("a tabular input lists its `columns`, e.g. {age: number, sex: category}")
-        if self.modality != "tabular" and self.columns:
-            raise ValueError("`columns` is for tabular inputs; use `column`")
+        if self.modality == "document" and not self.columns:
+            raise ValueError("a document lists its `columns`, e.g. {scan: image, ocr: words}")
+        if self.modality not in ("tabular", "document") and self.columns:
+            raise ValueError("`columns` is for tabular inputs and documents; use `column`")
         return self
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conformance import checks
-from conformance.subjects import PARITY, Subject, cases, gap
+from conformance.subjects import PARITY, SAME_GRAPH, Subject, cases, gap
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders import ENCODERS
@@ -29,7 +29,12 @@ BAD: dict[str, Any] = {
     "text": ["a", "list"],
     "image": b"no picture",
     "audio": b"no sound",
+    "video": b"no video",
+    "document": b"no picture",
+    "images": [b"no picture", b"nor this"],
+    "texts": ["a text", ["a", "list"]],
     "tabular": "neither a number nor a date",
+    "graph": ["a", "list"],
     "timeseries": [1.0, "two"],
 }
 
@@ -38,7 +43,7 @@ def test_every_kind_has_a_package() -> None:
     assert {c.fusion for c in EXPORTED} == set(FUSIONS)
     assert {c.task[0] for c in EXPORTED} == set(TASKS)
     exported = {k for c in EXPORTED for k in c.encoders.values()}
-    assert exported | {"small"} == {k for kinds in ENCODERS.values() for k in kinds}
+    assert exported | {"small", *SAME_GRAPH} == {k for kinds in ENCODERS.values() for k in kinds}
     assert len(EXPORTED) <= MOST_EXPORTS
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,78 @@ def test_real_tables(table: str, target: str, kinds: dict[str, str], split: dict
     assert inferred.split == split
     recipe = _draft(inferred, target)
     assert recipe.task.kind == ("regression" if target == "pm2.5" else "classification")
+
+
+def test_ids_of_a_graph_beside_the_table_are_an_input(tmp_path: Path) -> None:
+    """Its entities are found by their names in a file called like one of edges; numbers that coincide are not."""
+    names = [f"station-{i}" for i in range(12)]
+    edges = pl.DataFrame({"from": [*names, *map(str, range(30))], "to": [*names[1:], *map(str, range(30)), names[0]]})
+    edges.write_csv(tmp_path / "city_edges.csv")
+    (tmp_path / "triples.csv").write_text("one column only\n")
+    table = pl.DataFrame(
+        {
+            "station": [names[i % 12] for i in range(N)],
+            "floor": [i % 9 for i in range(N)],
+            "street_id": [f"s{i % 20}" for i in range(N)],
+            "y": ["a", "b"] * (N // 2),
+        }
+    )
+    table.write_csv(tmp_path / "table.csv")
+    inferred = infer(Table.open(tmp_path / "table.csv"), "y")
+    assert {c.name: c.kind for c in inferred.columns} == {
+        "station": "graph", "floor": "number", "street_id": "group", "y": "target",
+    }  # fmt: skip
+    assert inferred["station"].reason == "12 of its 12 different values are entities of city_edges.csv"
+    recipe = _draft(inferred, "y")
+    assert (recipe.inputs["station"].modality, recipe.inputs["station"].options) == (
+        "graph",
+        {"edges": "city_edges.csv"},
+    )
+    table.rename({"station": "patient"}).drop("street_id").write_csv(tmp_path / "table.csv")
+    inferred = infer(Table.open(tmp_path / "table.csv"), "y")
+    assert inferred["patient"].kind == "graph"
+    assert inferred.split == {"kind": "group", "group": "patient"}, "an entity's rows still belong together"
+
+
+MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        ([MP4] * 9, "video"),
+        ([f"clips/{i}.mp4" for i in range(9)], "video"),
+        ([[PNG, PNG], [PNG]] * 9, "images"),
+        ([[f"{i}.png", f"{i}-b.png"] for i in range(9)], "images"),
+        ([f'["{i}.png", "{i}-b.png"]' for i in range(9)], "images"),
+        ([f"{i}.png;{i}-b.jpg" if i % 3 else f"{i}.png" for i in range(9)], "images"),
+        ([f"{i}.png" for i in range(9)], "image"),
+        ([[f"no fever on day {i}", "slept well"] for i in range(9)], "texts"),
+        ([f'["no fever on day {i}", "slept well"]' for i in range(9)], "texts"),
+        ([["mild", "left"], ["severe"]] * 9, "ignored"),
+        ([[1.0, 2.0]] * 9, "ignored"),
+        ([f"fever; chills on day {i}; no rash" for i in range(9)], "text"),
+    ],
+)
+def test_videos_and_lists(cells: list[Any], kind: str) -> None:
+    found = _look(x=cells, y=["a", "b", "a"] * (len(cells) // 3), target="y")
+    assert found["x"].kind == kind, found["x"].reason
+    if kind != "ignored":
+        assert _draft(found, "y").inputs["x"].modality == kind
+
+
+OCR = [[{"text": f"no. {i}", "box": [1, 2, 3, 4]}] for i in range(9)]
+
+
+def test_a_page_and_its_words_are_one_input() -> None:
+    found = _look(scan=[PNG] * 9, ocr=[json.dumps(c) for c in OCR], y=["a", "b", "a"] * 3, target="y")
+    assert (found["scan"].kind, found["ocr"].kind) == ("image", "words")
+    recipe = _draft(found, "y")
+    assert list(recipe.inputs) == ["ocr"]
+    assert (recipe.inputs["ocr"].modality, recipe.inputs["ocr"].columns) == (
+        "document",
+        {"scan": "image", "ocr": "words"},
+    )
+    two = _draft(_look(a=[PNG] * 9, b=[PNG] * 9, ocr=OCR, y=["a", "b", "a"] * 3, target="y"), "y")
+    assert {n: i.modality for n, i in two.inputs.items()} == {"ocr": "document", "a": "image", "b": "image"}
+    assert two.inputs["ocr"].columns == {"ocr": "words"}

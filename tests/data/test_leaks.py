@@ -86,3 +86,24 @@ def test_a_table_on_disk(tmp_path: Path) -> None:
     part[9000:] = 2
     (leak,) = check_leaks(Table.open(tmp_path / "t.parquet"), Split(part), text_columns=["t"])
     assert (leak.count, leak.examples[0]) == (1000, (0, 9000))
+
+
+def test_one_item_of_a_list_on_both_sides(tmp_path: Path) -> None:
+    for name, content in [("a", b"same!"), ("b", b"same!"), ("c", b"other"), ("d", b"longer content")]:
+        (tmp_path / f"{name}.png").write_bytes(content)
+    cells = ["c.png;a.png", '["d.png", "b.png"]', "d.png", None, "gone.png"]
+    pl.DataFrame({"p": cells}).write_csv(tmp_path / "t.csv")
+    table = Table.open(tmp_path / "t.csv")
+    (leak,) = check_leaks(table, _split(0, 2, 1, 2, 0), item_columns={"p": True})
+    assert (leak.column, leak.count, leak.examples) == ("p", 1, [(0, 1)])
+    assert "an item of the same file content stands in train and in 1 other rows (0 of val, 1 of test)" in leak.message
+    assert check_leaks(table, _split(0, 0, 1, 2, 2), item_columns={"p": True})[0].examples == [(1, 2)]
+    assert check_leaks(table, _split(0, -1, 1, 2, 0), item_columns={"p": True}) == []
+    data = [[b"one", b"two"], [b"two"], [b"three"]]
+    assert check_leaks(_table(p=data), _split(0, 1, 1), item_columns={"p": True})[0].examples == [(0, 1)]
+
+
+def test_one_text_of_a_list_on_both_sides() -> None:
+    texts = [[TEXT, "short"], ["short", TEXT.upper()], ["short"], None]
+    (leak,) = check_leaks(_table(t=texts), _split(0, 2, 2, 1), item_columns={"t": False})
+    assert (leak.count, leak.examples, leak.severity) == (1, [(0, 1)], "warning")

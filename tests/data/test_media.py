@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from fuseline.data.media import embedded_bytes, find_file, kind_of_bytes, kind_of_ending
+from fuseline.data.media import container_of, embedded_bytes, find_file, kind_of_bytes, kind_of_ending
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -30,10 +30,45 @@ def test_real_sounds_are_known_by_their_bytes(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\xff", b"plain text", b"RIFF0000AVI ", bytes(200), b"<html>", b"\xff\xfe\x00a"]
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"plain text",
+        b"RIFF0000XXXX",
+        b"\0\0\0\x18ftypM4A ",
+        b"\0\0\0\x18ftypheic",
+        bytes(200),
+        b"<html>",
+        b"\xff\xfe\x00a",
+    ],
 )
 def test_other_bytes_are_neither(data: bytes) -> None:
     assert kind_of_bytes(data) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "container"),
+    [
+        (b"\0\0\0\x18ftypisom", "mov"),
+        (b"\0\0\0\x14ftypqt  ", "mov"),
+        (b"\x1aE\xdf\xa3\x9f", "matroska"),
+        (b"RIFF0000AVI LIST", "avi"),
+        (b"OggS" + bytes(24) + b"\x80theora", "ogg"),
+        (b"G" + bytes(187) + b"G" + bytes(187), "mpegts"),
+        (b"\0\0\x01\xba", "mpeg"),
+        (b"FLV\x01", "flv"),
+    ],
+)
+def test_videos_are_known_by_their_bytes(head: bytes, container: str) -> None:
+    assert container_of(head) == container
+    assert kind_of_bytes(head + bytes(200)) == "video"
+
+
+def test_an_animated_picture_is_a_picture_unless_it_is_read_as_a_video() -> None:
+    """Also one whose 189th byte looks like a transport stream's mark."""
+    head = b"GIF89a" + b"G" * 250
+    assert (kind_of_bytes(head), container_of(head)) == ("image", "gif")
 
 
 def test_dicom_is_a_picture() -> None:
@@ -41,7 +76,8 @@ def test_dicom_is_a_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("a.JPG", "image"), ("b/c.opus", "audio"), ("x", None), ("a.txt", None), (".jpg", None)]
+    ("name", "kind"),
+    [("a.JPG", "image"), ("b/c.opus", "audio"), ("x", None), ("a.txt", None), (".jpg", None), ("a/B.MP4", "video")],
 )
 def test_endings(name: str, kind: str | None) -> None:
     assert kind_of_ending(name) == kind

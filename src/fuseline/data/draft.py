@@ -11,7 +11,7 @@ from fuseline.data.infer import Column, Inferred
 from fuseline.errors import FuselineError
 
 TABULAR = ("number", "category", "boolean", "date")
-MEDIA = ("text", "image", "audio")
+MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph")
 
 
 def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
@@ -26,7 +26,7 @@ def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
         FuselineError: ``no_inputs`` where no column can be used.
     """
     columns = inferred.columns
-    if not any(c.kind in (*TABULAR, *MEDIA) for c in columns):
+    if not any(c.kind in (*TABULAR, *MEDIA, "words") for c in columns):
         reasons = "; ".join(f"{c.name}: {c.reason}" for c in columns[:5] if c.kind != "target")
         raise FuselineError("no_inputs", f"no column that a model could read: {reasons}", "write the recipe by hand")
     lines = [f"# A draft: read it, change what is wrong. The table has {inferred.rows} rows.", "version: 1"]
@@ -49,13 +49,27 @@ def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
 def _inputs(columns: list[Column]) -> Iterable[str]:
     taken = {"present"}
     tabular = [c for c in columns if c.kind in TABULAR]
+    pictures = [c for c in columns if c.kind == "image"]
+    words = [c for c in columns if c.kind == "words"]
+    page = pictures[0] if len(pictures) == len(words) == 1 else None
+    for column in words:
+        yield f"  {scalar(_input_name(column.name, taken))}:   # {_comment(column)}"
+        yield "    modality: document"
+        yield "    columns:"
+        if page is not None:
+            yield f"      {scalar(page.name)}: image   # {_comment(page)}"
+        yield f"      {scalar(column.name)}: words"
+        if page is None:
+            yield "    # boxes: share   # or thousand: pixels need a picture, or the page's width and height"
     for column in columns:
-        if column.kind in MEDIA:
+        if column.kind in MEDIA and column is not page:
             name = _input_name(column.name, taken)
             yield f"  {scalar(name)}:   # {_comment(column)}"
             yield f"    modality: {column.kind}"
             if name != column.name:
                 yield f"    column: {scalar(column.name)}"
+            if column.edges is not None:
+                yield f"    edges: {scalar(column.edges)}"
     leaks = [c for c in columns if c.kind == "leak"]
     if tabular:
         yield f"  {_input_name('tabular', taken)}:"

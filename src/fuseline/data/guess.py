@@ -14,9 +14,25 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fuseline.data.guess_items import guess_items, words_kind
 from fuseline.data.media import MEDIA, embedded_bytes, is_url, kind_of_bytes, kind_of_ending, read_head, word_set
 
-Kind = Literal["image", "audio", "text", "category", "number", "boolean", "date", "group", "split", "ignored"]
+Kind = Literal[
+    "image",
+    "audio",
+    "video",
+    "images",
+    "text",
+    "texts",
+    "words",
+    "category",
+    "number",
+    "boolean",
+    "date",
+    "group",
+    "split",
+    "ignored",
+]
 Slash = Literal["dmy", "mdy"]
 
 TRUE, FALSE = frozenset({"true", "t", "yes", "y", "1", "1.0"}), frozenset({"false", "f", "no", "n", "0", "0.0"})
@@ -71,6 +87,11 @@ def guess_column(name: str, kind: pl.DataType, cells: Sequence[Any], rows: Seque
     values = [v for v, _ in there]
     if not values:
         return Guess("ignored", "no row has a value")
+    if words_kind(values):
+        return Guess("words", "words with boxes on a page")
+    items = guess_items(values, folder, _words)
+    if items:
+        return Guess(items.kind, items.reason)
     media = _guess_media(values, folder)
     if media:
         return media
@@ -275,7 +296,7 @@ def _guess_words(name: str, texts: list[str], count: Counter[str], what: str = "
     rows, different = len(texts), len(count)
     repeats = different / rows
     some = _spread(texts, 2000)
-    words = sum(len(t.split()) + len(_UNSPACED.findall(t)) / 2 for t in some) / len(some)
+    words = sum(map(_words, some)) / len(some)
     top = _shown(count.most_common(1)[0][0])
     category = Guess("category", f"{what}{different} different over {rows} rows, most often {top}")
     few = different < rows and different <= max(2, min(50, 0.1 * rows))
@@ -288,6 +309,10 @@ def _guess_words(name: str, texts: list[str], count: Counter[str], what: str = "
     if repeats > 0.5 and rows >= 5:
         return Guess("ignored", f"{what or 'an identifier: '}{different} different words over {rows} rows")
     return category
+
+
+def _words(text: str) -> float:
+    return len(text.split()) + len(_UNSPACED.findall(text)) / 2
 
 
 def _spread(values: list[Any], limit: int = _LOOKED_AT) -> list[Any]:

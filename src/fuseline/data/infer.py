@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from fuseline.data.beside import Beside
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
@@ -27,12 +28,13 @@ class Column:
     """What one column was taken for.
 
     Attributes:
-        kind: image, audio, text; number, category, boolean or date; group, split; target; leak (suspected to give
-            the target away); ignored.
+        kind: image, audio, text, graph; number, category, boolean or date; group, split; target; leak (suspected to
+            give the target away); ignored.
         absent: share of rows without a value, in the sample.
         reason: one line for a person.
-        otherwise: of a leak, what it would have been.
+        otherwise: of a leak or a graph, what it would have been.
         slash: of a date, what 1/3/2020 means.
+        edges: of a graph, the file beside the table that holds it.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Column:
     reason: str
     otherwise: str | None = None
     slash: Slash | None = None
+    edges: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def infer(table: Table, target: str | None = None) -> Inferred:
     aim = _sample(table, target, rows)[1] if target is not None else []
     task, task_reason = _task(target, aim) if target is not None else (None, "")
     columns: list[Column] = []
+    beside = Beside(table.folder)
     for name in table.columns:
         some, values, kind = (rows, aim, None) if name == target else _sampled(table, name, rows)
         absent = sum(map(is_blank, values)) / len(values)
@@ -79,6 +83,10 @@ def infer(table: Table, target: str | None = None) -> Inferred:
             continue
         guess = guess_column(name, kind, values, some.tolist(), table.folder)
         column = Column(name, guess.kind, absent, guess.reason, slash=guess.slash)
+        graph = beside.graph_of(guess.kind, values)
+        if graph is not None:
+            columns.append(Column(name, "graph", absent, graph[1], guess.kind, edges=graph[0]))
+            continue
         if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
@@ -151,7 +159,7 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
     given = [c for c in columns if c.kind == "split"]
     if given:
         return {"kind": "given", "column": given[0].name}, f"{given[0].name} says which rows are which"
-    groups = [c for c in columns if c.kind == "group"]
+    groups = [c for c in columns if "group" in (c.kind, c.otherwise)]
     if groups:
         chosen = next((c for c in groups if is_person(c.name)), groups[0])
         return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fuseline.data.guess import is_blank
+from fuseline.data.items import items_of
 from fuseline.data.media import embedded_bytes, find_file
 from fuseline.data.split import TEST, TRAIN, UNUSED, VAL, Split
 from fuseline.data.table import Table, cells
@@ -47,6 +48,7 @@ def check_leaks(
     media_columns: Sequence[str] = (),
     text_columns: Sequence[str] = (),
     media_root: str | Path | None = None,
+    item_columns: Mapping[str, bool] | None = None,
 ) -> list[Leak]:
     """Compare the parts of a split, column by column: files by content, texts without case and white space.
 
@@ -59,6 +61,7 @@ def check_leaks(
         media_columns: paths relative to `media_root` (default: the table's folder), bytes, base64 or data URIs.
         text_columns: compared as texts.
         media_root: files outside it are not opened.
+        item_columns: columns of lists -> whether their items are files (else texts), compared item by item.
     """
     assert len(split.part) == table.n_rows
     root = Path(media_root) if media_root is not None else table.folder
@@ -69,6 +72,9 @@ def check_leaks(
         found += [leak] if leak else []
     for column in text_columns:
         found += _text_leaks(table, split.part, column)
+    for column, files in (item_columns or {}).items():
+        leak = _item_leak(table, split.part, column, root, files)
+        found += [leak] if leak else []
     return found
 
 
@@ -114,6 +120,58 @@ def _text_leaks(table: Table, part: np.ndarray, column: str) -> list[Leak]:
         side, other = train[phrase[train]], held[phrase[held]]
         out.append(_leak(column, keys, part, side, other, "the same short or common text stands", "note"))
     return out
+
+
+def _item_leak(table: Table, part: np.ndarray, column: str, root: Path | None, files: bool) -> Leak | None:
+    """Rows that share one item of their lists. Files of a size that is on one side only are not read."""
+    if files:
+        sizes_I, rows_I = _item_keys(table, part, column, True, lambda item: _size(item, root))
+        train, held = _on_both_sides(sizes_I, part[rows_I])
+        looked = np.zeros(len(part), dtype=bool)
+        looked[rows_I[np.union1d(train, held)]] = True
+        keys_I, rows_I = _item_keys(
+            table, np.where(looked, part, UNUSED), column, True, lambda item: _digest(item, root)
+        )
+    else:
+        keys_I, rows_I = _item_keys(table, part, column, False, _document)
+        different, counts = np.unique(keys_I, return_counts=True)
+        keys_I[np.isin(keys_I, different[counts > max(10, COMMON * table.n_rows)])] = 0
+    train, held = _on_both_sides(keys_I, part[rows_I])
+    if not len(held):
+        return None
+    order = train[np.argsort(keys_I[train], kind="stable")]
+    partner = rows_I[order[np.searchsorted(keys_I[order], keys_I[held], side="left")]]
+    others, first = np.unique(rows_I[held], return_index=True)
+    examples = [(int(partner[f]), int(o)) for o, f in zip(others[:_EXAMPLES], first[:_EXAMPLES], strict=True)]
+    where = [f"{(part[others] == number).sum()} of {name}" for number, name in ((VAL, "val"), (TEST, "test"))]
+    pairs = ", ".join(f"{a} and {b}" for a, b in examples)
+    what = "file content" if files else "text"
+    message = (
+        f"{column}: an item of the same {what} stands in train and in {len(others)} other rows "
+        f"({', '.join(where)}), e.g. rows {pairs}"
+    )
+    return Leak(column, len(others), examples, message)
+
+
+def _item_keys(
+    table: Table, part: np.ndarray, column: str, files: bool, key: Callable[[Any], int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(I,) uint64 keys of all items, 0 where there is nothing to compare, and (I,) their rows."""
+    keys: list[int] = []
+    rows: list[int] = []
+    for start, frame in table.batches([column], _BATCH):
+        for row, cell in enumerate(cells(frame[column]), start):
+            if part[row] == UNUSED or is_blank(cell):
+                continue
+            for item in items_of(cell, files=files):
+                keys.append(key(item))
+                rows.append(row)
+    return np.array(keys, dtype=np.uint64), np.array(rows, dtype=np.int64)
+
+
+def _document(item: Any) -> int:
+    text = normalised(str(item))
+    return 0 if len(text) < SHORT else _hash(text.encode("utf-8", "replace"))
 
 
 def _leak(
@@ -162,6 +220,8 @@ def normalised(text: str) -> str:
 
 
 def _content(cell: Any) -> bytes | None:
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell
     return embedded_bytes(cell) if isinstance(cell, str) else None

@@ -22,7 +22,6 @@ from fuseline.data.guess import is_blank, to_number
 from fuseline.data.moments import moments
 from fuseline.data.series import NEXT, NOW
 from fuseline.data.split import Split, codes_of
-from fuseline.data.stamps import usual_step
 from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError
 from fuseline.recipe import SplitSpec, TableSpec, WindowSpec
@@ -272,7 +271,8 @@ def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid
     starts = np.flatnonzero(np.diff(codes_N[order], prepend=-1))
     pieces = np.split(order, starts[1:])
     gaps = np.concatenate([np.diff(seconds_N[p]) for p in pieces])
-    step = _seconds(spec.step) if spec.step else usual_step(np.cumsum(np.maximum(gaps, 0.0))) if len(gaps) else 1.0
+    gaps = gaps[gaps > 0]
+    step = _seconds(spec.step) if spec.step else float(np.median(gaps)) if len(gaps) else 1.0
     places = [np.rint((seconds_N[p] - seconds_N[p[0]]) / step).astype(np.int64) for p in pieces]
     length_E = np.array([int(p[-1]) + 1 for p in places])
     longest = int(length_E.max())

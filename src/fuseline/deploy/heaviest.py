@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ _PICTURE_SIDE = 2048
 def heaviest_row(parser: RowParser) -> dict[str, Any]:
     """Raw cells, as a caller would send them. Tables stay absent: their cells cost nothing beside media and text."""
     row: dict[str, Any] = {}
-    for modality in parser.modalities.values():
+    for whole in parser.modalities.values():
+        modality: Any = getattr(whole, "item", whole)
         match modality.name:
             case "text":
                 # a digit and a space: two tokens at least in any tokenizer that has not seen such a text
@@ -26,6 +28,16 @@ def heaviest_row(parser: RowParser) -> dict[str, Any]:
             case "audio":
                 config = modality.state()["config"]
                 row[modality.columns[0]] = _sound(config["sample_rate"], config["max_seconds"])
+            case "document":
+                most = modality.config.max_length
+                words = [{"text": "7", "box": [0.0, 0.0, 1.0, 1.0]}] * most
+                row[modality.words] = json.dumps({"width": 1, "height": 1, "words": words})
+                if modality.picture is not None:
+                    row[modality.picture] = _picture()
+            case "video":
+                row[modality.columns[0]] = _video(modality.config.frames)
+        if modality is not whole and modality.columns[0] in row:
+            row[modality.columns[0]] = [row[modality.columns[0]]] * whole.lengths["N"][1]
     return row
 
 
@@ -36,6 +48,18 @@ def _picture() -> bytes:
     pixels = ((ramp[:, None] * 3 + ramp[None, :] * 5) % 251).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(np.stack([pixels, pixels.T, pixels], axis=-1)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def _video(frames: int) -> bytes:
+    """An animated GIF of a quarter of the picture's side: what decoding so many frames of a small video takes."""
+    from PIL import Image
+
+    ramp = np.arange(_PICTURE_SIDE // 4, dtype=np.uint16)
+    pixels = ((ramp[:, None] * 3 + ramp[None, :] * 5) % 251).astype(np.uint8)
+    moved = [Image.fromarray(np.roll(pixels, 8 * i, axis=1)) for i in range(max(2, frames))]
+    file = io.BytesIO()
+    moved[0].save(file, "GIF", save_all=True, append_images=moved[1:], duration=100)
     return file.getvalue()
 
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from fuseline.errors import FuselineError
-from fuseline.lab.encoders import encoder_class
+from fuseline.lab.encoders import SETS, encoder_class
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.tuning import apply_tuning
 from fuseline.lab.fusion import fusion_class
@@ -57,11 +57,11 @@ def _installed(module: str) -> bool:
 
 
 def _auto_kind(modality: str) -> tuple[str, str]:
-    for kind, module in AUTO.get(modality, ()):
+    for kind, module in AUTO.get(SETS.get(modality, modality), ()):
         if _installed(module):
             return kind, f"encoder auto: {kind}, pretrained, from the installed package"
     note = "encoder auto: small, trained from scratch, since no pretrained weights are installed"
-    return "small", "" if modality == "tabular" else note  # a table has no pretrained encoder to miss
+    return "small", "" if modality in ("tabular", "graph") else note  # these have no pretrained encoder to miss
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot, Modality
 
-MODALITIES = ("text", "image", "audio", "tabular", "timeseries")
+MODALITIES = (
+    "text",
+    "image",
+    "audio",
+    "tabular",
+    "timeseries",
+    "graph",
+    "video",
+    "images",
+    "texts",
+    "document",
+)
 
 __all__ = ["MODALITIES", "ArraySpec", "Cells", "MediaRoot", "Modality", "modality_class"]
 
@@ -29,9 +40,29 @@ def modality_class(name: str) -> type[Modality]:
             from fuseline.modalities.tabular import Tabular
 
             return Tabular
+        case "graph":
+            from fuseline.modalities.graph import Graph
+
+            return Graph
+        case "video":
+            from fuseline.modalities.video import Video
+
+            return Video
+        case "images":
+            from fuseline.modalities.several import Images
+
+            return Images
+        case "texts":
+            from fuseline.modalities.several import Texts
+
+            return Texts
         case "timeseries":
             from fuseline.modalities.timeseries import TimeSeries
 
             return TimeSeries
+        case "document":
+            from fuseline.modalities.document import Document
+
+            return Document
         case _:
             raise unknown_kind("modality", name, MODALITIES)

@@ -32,6 +32,10 @@ _SIGNATURES = (
     b"\xff\xf3",
     b"FORM",  # AIFF
     bytes(16),  # DICOM's empty preamble
+    b"\x1aE\xdf\xa3",  # MKV, WebM
+    b"FLV\x01",
+    b"\x30\x26\xb2\x75",  # WMV
+    b"\0\0\x01\xba",  # MPEG
 )
 
 
@@ -92,9 +96,10 @@ def _is_base64(text: str) -> bool:
     if len(text) < 24 or "." in text or not head.isascii():
         return False
     try:
-        return binascii.a2b_base64(head, strict_mode=True).startswith(_SIGNATURES)
+        first = binascii.a2b_base64(head, strict_mode=True)
     except binascii.Error:
         return False
+    return first.startswith(_SIGNATURES) or first[4:8] == b"ftyp"  # MP4, MOV
 
 
 def _decode(text: str, column: str, max_bytes: int, hint: str) -> bytes:

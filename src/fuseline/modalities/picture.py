@@ -68,7 +68,7 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
 
         grey = decode_dicom(data, cell, column, max_pixels)
         image: Pillow.Image = Pillow.fromarray(grey)
-        return Picture(_scale(image, size, resize, 1), image.width, image.height)
+        return Picture(scale(image, size, resize, 1), image.width, image.height)
     with _quiet(data):
         try:
             image = _open(data, cell, column)
@@ -80,7 +80,7 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
                 image.draft(None, (2 * size, 2 * size))
             image.load()
             turn = _orientation(image)
-            return Picture(_scale(_rgb(image), size, resize, turn), width, height)
+            return Picture(scale(_rgb(image), size, resize, turn), width, height)
         except FuselineError:
             raise
         except Exception as error:  # decoders raise nearly every kind on hostile bytes
@@ -184,7 +184,8 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(scaled * 255), dtype=np.uint8)
 
 
-def _scale(image: Pillow.Image, size: int, resize: str, turn: int) -> np.ndarray:
+def scale(image: Pillow.Image, size: int, resize: str, turn: int = 1) -> np.ndarray:
+    """(size, size, 3) uint8; `turn` is EXIF's number."""
     width, height = image.size
     box, target = (0.0, 0.0, float(width), float(height)), (size, size)
     if resize == "crop":

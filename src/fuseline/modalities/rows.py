@@ -50,7 +50,8 @@ class RowParser:
     def parse_input(self, name: str, cells: Cells, media: MediaRoot) -> tuple[Any | None, str]:
         """One input's value and what is to be said of it. Raises FuselineError where the recipe says `error`."""
         try:
-            return self.modalities[name].parse(cells, media), ""
+            value = self.modalities[name].parse(cells, media)
+            return value, said_of(value)
         except FuselineError as error:
             if error.code != "bad_cell" or self.recipe.inputs[name].on_bad_cell == "error":
                 raise
@@ -84,6 +85,11 @@ class RowParser:
         for name in self.names:
             out |= self.collate(name, [row[name] for row in rows])
         return out
+
+
+def said_of(value: Any | None) -> str:
+    """What is to be said of a value that was read: that more was there than its input takes."""
+    return str(getattr(value, "note", ""))
 
 
 def lengths_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | None]) -> np.ndarray:

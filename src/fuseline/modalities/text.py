@@ -82,15 +82,15 @@ class Text:
         `parse` names them."""
         column = only_column(columns)
         if config.tokenizer is not None:
-            return cls(config, column, _load(config.tokenizer))
+            return cls(config, column, load_tokenizer(config.tokenizer))
         seen = [0]
-        tokenizer = _train(_texts(cells, column, config, seen), config.vocab_size)
+        tokenizer = train_tokenizer(_texts(cells, column, config, seen), config.vocab_size)
         notes = () if seen[0] else (f"{column}: no training text; every word will be read byte by byte",)
         return cls(config, column, tokenizer, notes)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Text:
-        return cls(TextConfig.model_validate(state["config"]), state["column"], _load(state["tokenizer"]))
+        return cls(TextConfig.model_validate(state["config"]), state["column"], load_tokenizer(state["tokenizer"]))
 
     def state(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json", exclude={"tokenizer"})
@@ -189,7 +189,7 @@ def _texts(cells: Iterable[Cells], column: str, config: TextConfig, seen: list[i
                 return
 
 
-def _train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
@@ -224,7 +224,7 @@ def _one_thread() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _load(text: str) -> Tokenizer:
+def load_tokenizer(text: str) -> Tokenizer:
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises a bare Exception

@@ -12,6 +12,7 @@ from fuseline.data.table import Table
 from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot, Modality
+from fuseline.modalities.document import Document
 from fuseline.modalities.rows import Parsed
 from fuseline.runtime.predictor import Predictor
 
@@ -72,6 +73,8 @@ def made_rows(predictor: Predictor, count: int) -> Samples:
 
 
 def _made(modality: Modality) -> Any:
+    if isinstance(modality, Document):
+        return modality.blank(max(1, modality.config.max_length // 2))
     dummies, specs = modality.collate([None]), modality.arrays()
     if len(specs) > 1 and not modality.lengths:
         return None  # a record of several arrays: its dummy costs as much as any

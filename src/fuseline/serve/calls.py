@@ -13,7 +13,21 @@ Row = Mapping[str, Any]
 
 Door = Literal["rest", "v2", "grpc", "ray", "warmup", "shadow"]
 
-ColumnKind = Literal["text", "image", "audio", "number", "category", "boolean", "date"]
+ColumnKind = Literal[
+    "text",
+    "image",
+    "audio",
+    "video",
+    "images",
+    "texts",
+    "words",
+    "graph",
+    "timeseries",
+    "number",
+    "category",
+    "boolean",
+    "date",
+]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from fuseline.serve.calls import ColumnInfo, ModelInfo
 from fuseline.serve.settings import Settings
 
-MEDIA = {"image": "picture", "audio": "sound"}
+MEDIA = {"image": "picture", "audio": "sound", "video": "video"}
 
 
 def column_schema(column: ColumnInfo) -> dict[str, Any]:
@@ -25,7 +25,21 @@ def column_schema(column: ColumnInfo) -> dict[str, Any]:
             }
             if column.values:
                 out["examples"] = list(column.values[:20])
-        case "image" | "audio":
+        case "timeseries":
+            step = {"anyOf": [{"type": ["number", "null"]}, {"type": "array", "items": {"type": ["number", "null"]}}]}
+            text = "a series: a list of numbers, or of lists of one number a channel; null is a gap"
+            out = {"anyOf": [{"type": "array", "items": step}, {"type": ["string", "null"]}], "description": text}
+        case "graph":
+            out = {"type": ["string", "integer", "null"], "description": "the id of an entity of the model's graph"}
+        case "images" | "texts":
+            what = "pictures: base64 text or data URIs" if column.kind == "images" else "texts"
+            items = {"type": "array", "items": {"type": "string"}}
+            out = {"anyOf": [items, {"type": ["string", "null"]}], "description": f"a list of {what}, or one"}
+        case "words":
+            items = {"type": "array", "items": {"type": "object"}}
+            text = 'words with boxes: [{"text": ..., "box": [x0, y0, x1, y1]}], or JSON of it'
+            out = {"anyOf": [items, {"type": ["object", "string", "null"]}], "description": text}
+        case "image" | "audio" | "video":
             what = MEDIA[column.kind]
             text = f"a {what}: base64 text or a data URI (in a form: a file). Never a path or a URL"
             out = {"type": ["string", "null"], "contentEncoding": "base64", "description": text}

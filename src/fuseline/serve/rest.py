@@ -109,12 +109,13 @@ class _InMemory(MultiPartParser):
 
 
 async def _from_form(headers: Headers, body: bytes, info: ModelInfo) -> tuple[list[Row], bool]:
-    """One row: a field a column; a picture or sound as a file (or as base64 text)."""
+    """One row: a field a column; a picture, sound or video as a file (or as base64 text). The field of a column of
+    several items may come several times."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    fields = len(info.columns) + 8
+    fields = len(info.columns) + 8 + 64 * sum(c.kind in ("images", "texts") for c in info.columns)
     try:
         parser = _InMemory(headers, stream(), max_files=fields, max_fields=fields, max_part_size=len(body) + 1)
         form = await parser.parse()
@@ -131,10 +132,11 @@ async def _from_form(headers: Headers, body: bytes, info: ModelInfo) -> tuple[li
 
 async def _row_of(form: FormData, info: ModelInfo) -> tuple[list[Row], bool]:
     known = {c.name for c in info.columns}
+    sets = {c.name for c in info.columns if c.kind in ("images", "texts")}
     row: dict[str, Any] = {}
     contributions = False
     for name, value in form.multi_items():
-        if name in row:
+        if name in row and name not in sets:
             raise FuselineError("bad_request", f"the field {name[:60]!r} is there twice", "a form is one row")
         cell = await value.read() if isinstance(value, UploadFile) else value
         if name == "contributions" and name not in known:
@@ -142,7 +144,10 @@ async def _row_of(form: FormData, info: ModelInfo) -> tuple[list[Row], bool]:
                 raise FuselineError("bad_request", "`contributions` is not true or false")
             contributions = cell == "true"
         else:
-            row[name] = cell
+            row[name] = cell if name not in sets else [*row.get(name, ()), cell]
+    for name in sets & row.keys():
+        if len(row[name]) == 1:  # one item, or the text of a JSON list
+            [row[name]] = row[name]
     return [row], contributions
 
 

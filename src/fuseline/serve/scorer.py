@@ -15,8 +15,10 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.document import Document
 from fuseline.modalities.image import Image
 from fuseline.modalities.rows import Parsed, lengths_of
+from fuseline.modalities.video import Video
 from fuseline.runtime import Answer, Predictor
 from fuseline.serve.batching import Appetite, Item, choose, cost_of
 from fuseline.serve.calls import Row, RowSeen, Wish
@@ -65,9 +67,10 @@ class Scorer:
         self.predictor = predictor
         self.settings = settings
         for modality in predictor.rows.modalities.values():
-            if isinstance(modality, Image):
-                pixels = min(modality.config.max_pixels, settings.max_pixels)
-                modality.config = modality.config.model_copy(update={"max_pixels": pixels})
+            of_one = getattr(modality, "item", modality)  # of a set: the modality of one of them
+            if isinstance(of_one, (Image, Video, Document)):
+                pixels = min(of_one.config.max_pixels, settings.max_pixels)
+                of_one.config = of_one.config.model_copy(update={"max_pixels": pixels})
         self._decoders = ThreadPoolExecutor(max(1, threads), "decode")
         self._lanes = ThreadPoolExecutor(lanes, "compute")
         self._free = asyncio.Semaphore(lanes)

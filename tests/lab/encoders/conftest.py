@@ -25,7 +25,7 @@ def _export(encoder: Encoder, arrays: Arrays, dims: dict[str, dict[int, Any]]) -
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
             encoder.eval(), (), kwargs=arrays, dynamo=True, dynamic_shapes=dynamic, verbose=False,
-            input_names=list(arrays), output_names=["values", "real"],
+            input_names=list(arrays), output_names=["values", "values_mask"],
         )  # fmt: skip
     assert program is not None
     options = onnxruntime.SessionOptions()

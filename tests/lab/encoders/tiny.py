@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from fuseline.modalities.audio import Audio, AudioConfig
 from fuseline.modalities.image import Image, ImageConfig
 from fuseline.modalities.text import Text, TextConfig
+from fuseline.modalities.video import Video, VideoConfig
 
 WORDS = (
     "the",
@@ -35,7 +36,8 @@ WORDS += ("mild", "opacity", "and", ".", ",", "?")
 TEXT = ("bert", "roberta", "distilbert", "mpnet", "deberta", "t5")
 IMAGE = ("resnet", "vit", "convnext", "dinov2", "swin", "clip")
 AUDIO = ("wav2vec2", "wav2vec2-layer", "hubert", "wavlm", "whisper", "ast")
-KINDS = TEXT + IMAGE + AUDIO
+VIDEO = ("videomae", "timesformer", "vivit")
+KINDS = TEXT + IMAGE + AUDIO + VIDEO
 
 _BODY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
@@ -104,6 +106,12 @@ def config(kind: str) -> Any:
             return t.WhisperConfig(d_model=32, num_mel_bins=16, max_source_positions=50, **heads, **layers, **ids)
         case "ast":
             return t.ASTConfig(num_mel_bins=32, max_length=64, frequency_stride=10, time_stride=10, **_BODY)
+        case "videomae":
+            return t.VideoMAEConfig(image_size=32, patch_size=16, num_frames=4, tubelet_size=2, **_BODY)
+        case "timesformer":
+            return t.TimesformerConfig(image_size=32, patch_size=16, num_frames=4, **_BODY)
+        case "vivit":
+            return t.VivitConfig(image_size=32, tubelet_size=[2, 16, 16], num_frames=4, **_BODY)
     raise ValueError(kind)
 
 
@@ -120,7 +128,7 @@ def _preprocessor(kind: str) -> dict[str, Any] | None:
     match kind:
         case "resnet" | "convnext":
             return _image_processor(64)
-        case "vit" | "swin" | "clip":
+        case "vit" | "swin" | "clip" | "videomae" | "timesformer" | "vivit":
             return _image_processor(32)
         case "dinov2":
             crop = {"crop_size": {"height": 42, "width": 42}, "do_center_crop": True}
@@ -180,6 +188,10 @@ def text_modality(kind: str = "bert", max_length: int = 64) -> Text:
 
 def image_modality(size: int) -> Image:
     return Image(ImageConfig(size=size), "image")
+
+
+def video_modality(size: int, frames: int) -> Video:
+    return Video(VideoConfig(size=size, frames=frames), "video")
 
 
 def audio_modality(sample_rate: int = 16_000) -> Audio:

@@ -29,7 +29,7 @@ from fuseline.lab.export.standalone import Exported, export_to
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.audio import Audio, AudioConfig
 from fuseline.modalities.image import Image, ImageConfig
-from fuseline.modalities.text import Text, TextConfig, _train
+from fuseline.modalities.text import Text, TextConfig, train_tokenizer
 from fuseline.runtime import load
 
 LIBRARY = onnxruntime_extensions.get_library_path()
@@ -83,7 +83,7 @@ def wordpiece(lowercase: bool = True, **special: Any) -> Tokenizer:
 
 def roberta() -> Tokenizer:
     """As RoBERTa's: no blank before a text, its own special tokens, the post-processor of that name."""
-    trained = json.loads(_train([*ADVERSARIAL[3:12], "heavy cough and fever"] * 3, 600).to_str())
+    trained = json.loads(train_tokenizer([*ADVERSARIAL[3:12], "heavy cough and fever"] * 3, 600).to_str())
     names = {"[PAD]": "<pad>", "[UNK]": "<unk>", "[CLS]": "<s>", "[SEP]": "</s>"}
     for token in trained["added_tokens"]:
         token["content"] = names[token["content"]]
@@ -104,7 +104,7 @@ def test_ids_are_the_packages_on_every_text(kind: str, length: int) -> None:
         case "wordpiece" | "cased":
             tokenizer = wordpiece(lowercase=kind == "wordpiece")
         case "trained":
-            tokenizer = _train([*ADVERSARIAL[3:12], "heavy cough and fever"] * 3, 600)
+            tokenizer = train_tokenizer([*ADVERSARIAL[3:12], "heavy cough and fever"] * 3, 600)
         case _:
             tokenizer = roberta()
     modality = Text(TextConfig(max_length=length), "x", tokenizer)
@@ -113,7 +113,7 @@ def test_ids_are_the_packages_on_every_text(kind: str, length: int) -> None:
 
 
 def test_a_batch_of_any_texts_keeps_its_rows() -> None:
-    for tokenizer in (wordpiece(), _train(["heavy cough and fever"] * 3, 300)):
+    for tokenizer in (wordpiece(), train_tokenizer(["heavy cough and fever"] * 3, 300)):
         modality = Text(TextConfig(max_length=12), "x", tokenizer)
         run = runner(modality)
         texts = ["", "the cough", "a b x y a b x y a b x y a b", "", "!", "hi😀 the"]
@@ -169,7 +169,7 @@ def test_tokenizers_of_other_kinds_are_refused_with_the_reason() -> None:
         (TextConfig(), unigram, "Unigram"),
         (TextConfig(), split, "another rule"),
         (TextConfig(), swallowing, "swallow"),
-        (lower, _train(["a b"], 300), "lower-cased"),
+        (lower, train_tokenizer(["a b"], 300), "lower-cased"),
     ]:
         with pytest.raises(NotEmbeddedError, match=said):
             make_part("x", Text(config, "x", tokenizer))

@@ -13,7 +13,7 @@ from fuseline.lab.export.samples import spread
 from fuseline.modalities import Modality
 from fuseline.modalities.audio import Audio, AudioConfig
 from fuseline.modalities.image import Image, ImageConfig
-from fuseline.modalities.text import Text, TextConfig, _train
+from fuseline.modalities.text import Text, TextConfig, train_tokenizer
 
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Mapping[str, np.ndarray]]
@@ -22,7 +22,7 @@ Run = Callable[[Arrays], Mapping[str, np.ndarray]]
 @pytest.fixture(scope="module")
 def modalities() -> dict[str, Modality]:
     return {
-        "note": Text(TextConfig(max_length=20), "note", _train(["some words"], 300)),
+        "note": Text(TextConfig(max_length=20), "note", train_tokenizer(["some words"], 300)),
         "sound": Audio(AudioConfig(sample_rate=8000, max_seconds=0.5), "sound"),
         "picture": Image(ImageConfig(size=8), "picture"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 
 from fuseline.errors import FuselineError
 from fuseline.runtime import Answer
-from fuseline.serve.calls import ModelInfo
+from fuseline.serve.calls import ColumnInfo, ModelInfo
 from fuseline.serve.v2.codec import InferRequest, Tensor, Wanted
 from fuseline.serve.v2.tensors import check_outputs, output_shapes, rows_of, tensors_of
 
@@ -155,3 +156,10 @@ def test_labels_have_their_text_form(fake: Any) -> None:
     info = ModelInfo(**vars(fake.infos[0]) | {"classes": ("0", "1")})
     answers = [Answer(v, {"0": 0.5, "1": 0.5}) for v in (1, 1.0, True, 0.5, "x")]
     assert by_name(tensors_of(answers, info, InferRequest(())))["value"].data == ["1", "1", "true", "0.5", "x"]
+
+
+def test_an_entity_is_a_text_or_a_whole_number(info: ModelInfo) -> None:
+    graph = replace(info, columns=(ColumnInfo("who", "graph", "who"),))
+    assert rows_of([bytes_tensor("who", b"ann", "7", None)], graph, 8) == [{"who": "ann"}, {"who": "7"}, {"who": None}]
+    assert rows_of([Tensor("who", "INT64", (2,), np.array([7, 8]))], graph, 8) == [{"who": 7}, {"who": 8}]
+    assert "send one of: BYTES" in refusal(graph, number("who", "FP32", 1.5)).hint

@@ -27,6 +27,7 @@ from fuseline.lab.heads.classification import ClassificationHead
 from fuseline.lab.heads.regression import RegressionHead
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training import loop
+from fuseline.lab.training.begin import begin
 from fuseline.lab.training.module import seed_all
 from fuseline.lab.training.prepare import Prepared, prepare
 from fuseline.lab.training.reader import Batch
@@ -235,6 +236,7 @@ def distil(
         return prepared, model.eval()
     loop.check_metric(prepared, model)
     loop.keep_frozen(prepared, model, voice)
+    begin(model, recipe.training.seed, voice)
     objective = Distillation(config, teacher, model, prepared)
     watched = prepared if keep == "best" else replace(prepared, part=unwatched(prepared.part))
     trained = lesson.fit(watched, model, objective, voice)

@@ -10,8 +10,14 @@ ENCODERS = {
     "image": ("small", "efficientnet-lite0", "vgg", "hf"),
     "audio": ("small", "hf"),
     "tabular": ("small",),
+    "graph": ("small", "transe", "rotate", "complex"),
+    "video": ("small", "hf"),
+    "document": ("small",),
     "timeseries": ("small", "sensors"),
 }
+SETS = {"images": "image", "texts": "text"}
+"""modalities whose cells hold several items, and whose encoder it is that each item goes through"""
+ENCODERS |= {name: ENCODERS[item] for name, item in SETS.items()}
 
 
 def encoder_class(modality: str, kind: str) -> type[Encoder]:
@@ -57,6 +63,30 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.tabular import SmallTabular
 
             return SmallTabular
+        case "graph", "small":
+            from fuseline.lab.encoders.graph import SmallGraph
+
+            return SmallGraph
+        case "graph", "transe":
+            from fuseline.lab.encoders.graph_links import GraphTransE
+
+            return GraphTransE
+        case "graph", "rotate":
+            from fuseline.lab.encoders.graph_links import GraphRotatE
+
+            return GraphRotatE
+        case "graph", "complex":
+            from fuseline.lab.encoders.graph_links import GraphComplEx
+
+            return GraphComplEx
+        case "video", "small":
+            from fuseline.lab.encoders.video import SmallVideo
+
+            return SmallVideo
+        case "video", "hf":
+            from fuseline.lab.encoders.video import HFVideo
+
+            return HFVideo
         case "timeseries", "small":
             from fuseline.lab.encoders.timeseries import SmallTimeSeries
 
@@ -65,5 +95,13 @@ def encoder_class(modality: str, kind: str) -> type[Encoder]:
             from fuseline.lab.encoders.timeseries import Sensors
 
             return Sensors
+        case "document", "small":
+            from fuseline.lab.encoders.document import SmallDocument
+
+            return SmallDocument
+        case _ if modality in SETS and kind in ENCODERS[modality]:
+            from fuseline.lab.encoders.several import several
+
+            return several(encoder_class(SETS[modality], kind))
         case _:
             raise unknown_kind(f"{modality} encoder", kind, ENCODERS.get(modality, ()))

@@ -12,6 +12,7 @@ Rules that the conformance suite checks for every kind:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import nn
@@ -38,6 +39,20 @@ class Encoder(nn.Module):
     def cell_options(cls, config: Any) -> dict[str, Any]:
         """Options that the modality must have for this encoder (size, sample_rate, tokenizer ...). May read files."""
         return {}
+
+    def begin(self, seed: int, say: Callable[[str], None]) -> None:
+        """Learn what can be learned without the task, from what the modality holds. Called once, before the first step
+        of a training that is not resumed from a checkpoint. The same seed, the same weights."""
+        return
+
+    def fold(self) -> None:
+        """Before an export, in eval mode: bring what does not depend on a row to a buffer of the state dict, so that
+        the graph holds the outcome and not its computation."""
+        return
+
+    def unfold(self) -> None:
+        """Forget what `fold` made."""
+        return
 
     def forward(self, **arrays: Any) -> Tokens:
         raise TypeError("Encoder is abstract")

@@ -62,14 +62,14 @@ def _side(value: Any) -> int | None:
     return int(value) if isinstance(value, (int, float)) and value > 0 else None
 
 
-def _native_size(folder: Path) -> int:
+def native_size(folder: Path) -> int:
     prep, config = preprocessor(folder), load_config(folder)
     config = getattr(config, "vision_config", config)
     crop = _side(prep.get("crop_size")) if prep.get("do_center_crop", True) else None
     return crop or _side(prep.get("size")) or _side(getattr(config, "image_size", None)) or 224
 
 
-def _statistics(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
+def statistics(folder: Path) -> tuple[Sequence[float], Sequence[float]]:
     prep = preprocessor(folder)
     if prep.get("do_normalize") is False:
         return (0.0,) * 3, (1.0,) * 3
@@ -105,7 +105,7 @@ class HFImage(Encoder):
         super().__init__(config, modality)
         loaded = load_backbone(config.source, revision=config.revision, weights=config.weights, part="vision_model")
         self.pooled = config.tokens == "pooled"
-        self.normalise = Normalise(*_statistics(loaded.folder))
+        self.normalise = Normalise(*statistics(loaded.folder))
         self.model = loaded.model
         self.class_token = any(
             n.rsplit(".", 1)[-1] in ("cls_token", "class_embedding") for n, _ in self.model.named_parameters()
@@ -128,7 +128,7 @@ class HFImage(Encoder):
     def cell_options(cls, config: Config) -> dict[str, Any]:
         if config.size is not None:
             return {"size": config.size}
-        return {"size": _native_size(locate(config.source, revision=config.revision, config_only=True))}
+        return {"size": native_size(locate(config.source, revision=config.revision, config_only=True))}
 
     def train(self, mode: bool = True) -> HFImage:
         super().train(mode)

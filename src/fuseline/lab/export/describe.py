@@ -10,9 +10,14 @@ from typing import Any
 from fuseline.modalities import Modality
 from fuseline.modalities.audio import HOP, Audio
 from fuseline.modalities.dates import DAY_PARTS, HOUR_PARTS
+from fuseline.modalities.document import GRID, Document
+from fuseline.modalities.graph import UNKNOWN, Graph
 from fuseline.modalities.image import Image
+from fuseline.modalities.several import SEVERAL, Several
 from fuseline.modalities.tabular import ABSENT, LARGEST, OTHER, Tabular
 from fuseline.modalities.text import Text
+from fuseline.modalities.timeseries import TimeSeries
+from fuseline.modalities.video import Video
 
 RESIZE = {
     "stretch": "scale it to {0} x {0} whatever its shape",
@@ -45,6 +50,16 @@ def describe(modality: Modality, tokenizer: str) -> dict[str, Any]:
             return _audio(modality)
         case Tabular():
             return _tabular(modality)
+        case Graph():
+            return _graph(modality)
+        case Video():
+            return _video(modality)
+        case Document():
+            return _document(modality, tokenizer)
+        case Several():
+            return _several(modality, tokenizer)
+        case TimeSeries():
+            return _timeseries(modality)
     return {
         "prepare": [f"as fuseline's modality {modality.name} does; this export has no words for it"],
         "absent": "any valid array, and `present` false",
@@ -94,6 +109,74 @@ def _image(m: Image) -> dict[str, Any]:
     }
 
 
+def _video(m: Video) -> dict[str, Any]:
+    count, size = m.config.frames, m.config.size
+    return {
+        "prepare": [
+            f"take the clip's first {m.config.seconds:g} seconds (its whole length L where it is shorter) and, for i = "
+            f"0..{count - 1}, the frame that stands at (i + 1/2) L / {count}; where that is the same frame as before, "
+            "it is taken once; rotation is applied",
+            f"of a list of pictures, {m.config.rate:g} of which are a second, evenly spaced ones, at most {count}",
+            f"of each frame: {RESIZE[m.config.resize].format(size)}; bilinear with antialiasing (Pillow's BILINEAR); "
+            "red, green, blue, 0..255, rows from the top",
+            f"fewer than {count} frames are followed by the last one, with its seconds, `real` false",
+        ],
+        "absent": "frames all 0, seconds 0, `real` true for the first frame only",
+        "arrays": {
+            "frames": "frame, height, width, red-green-blue",
+            "seconds": "when each frame stands, from the clip's start",
+            "real": "which frames the clip has",
+        },
+        "frames": count,
+        "size": size,
+        "resize": m.config.resize,
+    }
+
+
+def _document(m: Document, tokenizer: str) -> dict[str, Any]:
+    size, most = m.config.size, m.config.max_length
+    unit = {"pixels": "the page's width or height in pixels", "share": "1", "thousand": "1000"}[m.config.boxes]
+    return {
+        "prepare": [
+            f"each word of `{m.words}`: Unicode NFC, control characters removed, blanks at both ends removed"
+            + (", lower-cased" if m.config.lowercase else "")
+            + f"; tokenised with {tokenizer} without special tokens; its box x0, y0, x1, y1 times {GRID} / {unit}, "
+            f"rounded half to even, cut to 0..{GRID}, stands at each of its tokens",
+            f"before all of them the token [CLS] with the box 0, 0, {GRID}, {GRID}; more than {most} tokens are cut",
+            "shorter pages of a batch are followed by zeros, mask false",
+            f"the picture: {RESIZE['stretch'].format(size)}, as an image's; where it is absent, black and `pictured` "
+            "false",
+        ],
+        "absent": "ids [0], boxes 0, mask true for it, pixels 0, `pictured` false",
+        "arrays": {
+            "ids": "token ids",
+            "boxes": "x0, y0, x1, y1 in thousandths of the page",
+            "mask": "where a token is",
+            "pixels": "height, width, red-green-blue",
+            "pictured": "whether the page has a picture",
+        },
+        "tokenizer": tokenizer,
+        "max_length": most,
+        "size": size,
+    }
+
+
+def _several(m: Several, tokenizer: str) -> dict[str, Any]:
+    item = describe(m.item, tokenizer)
+    arrays = {key: f"item, then: {words}" for key, words in item["arrays"].items()}
+    return {
+        **item,
+        "prepare": [
+            f"the cell's items that are not absent, at most the first {m.limit}; of each:",
+            *item["prepare"],
+            "rows of fewer items than the longest row of the batch are followed by absent ones, `several` false",
+        ],
+        "absent": f"one absent item ({item['absent']}), `several` true for it",
+        "arrays": {**arrays, SEVERAL: "which items the row has"},
+        "several": m.limit,
+    }
+
+
 def _audio(m: Audio) -> dict[str, Any]:
     rate = m.config.sample_rate
     return {
@@ -111,6 +194,36 @@ def _audio(m: Audio) -> dict[str, Any]:
         "sample_rate": rate,
         "max_seconds": m.config.max_seconds,
         "min_seconds": m.config.min_seconds,
+    }
+
+
+def _graph(m: Graph) -> dict[str, Any]:
+    stranger = "that is an error here" if m.config.unknown == "error" else f"any other is {UNKNOWN}"
+    return {
+        "prepare": [
+            "compare the id as text without blanks at the ends, 1 and 1.0 being 1, in Unicode NFC, with `entities`: "
+            f"the first of them is 1, the second 2 ...; {stranger}",
+        ],
+        "absent": f"{UNKNOWN}, and `present` false",
+        "arrays": {"entity": "place of the entity in `entities`, from 1"},
+        "entities": m.entities,
+    }
+
+
+def _timeseries(m: TimeSeries) -> dict[str, Any]:
+    kept = "first" if m.ahead else "last"
+    filled = "after" if m.ahead else "before"
+    return {
+        "prepare": [
+            f"bring it to evenly spaced steps of {m.size_C} channel{'s' if m.size_C > 1 else ''}"
+            + (f", {m.config.step:g} seconds apart: the mean of what is nearest to a step" if m.config.step else ""),
+            f"keep the {kept} {m.length} steps; steps that it lacks come {filled} it, as gaps",
+            "numbers as they are: no mean, no deviation, the graph does that; a gap is 0 and `known` false",
+        ],
+        "absent": "values 0, known false; a series of gaps alone is absent",
+        "arrays": {"values": "steps, channels", "known": "which numbers there are"},
+        "length": m.length,
+        "channels": list(m.channels),
     }
 
 

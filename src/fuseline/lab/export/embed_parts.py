@@ -16,6 +16,7 @@ from fuseline.lab.export.embed_trials import Raw
 from fuseline.lab.export.nodes import EXTENSIONS, MEDIA, ML, OPSET, Nodes, NotEmbeddedError
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.audio import Audio
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.image import Image
 from fuseline.modalities.media import read_media
 from fuseline.modalities.text import Text, as_text
@@ -53,7 +54,11 @@ def make_part(name: str, modality: Modality) -> Part:
         ids = embed_text(nodes, modality, nodes.input(f"{name}.text", TensorProto.STRING, ["batch"]))
         said = ("the text must be in Unicode NFC",)
         return Part(nodes, {"ids": ids.ids, "mask": ids.mask}, ids.given_B, said)
+    if isinstance(modality, Graph):
+        raise NotEmbeddedError("an entity is cheap to look up anywhere: see signature.json")
     if not isinstance(modality, (Image, Audio)):
+        if modality.name in ("video", "images", "texts", "document"):
+            raise NotEmbeddedError("videos, sets and documents are prepared by the caller: see signature.json")
         raise NotEmbeddedError("numbers, categories and dates are cheap to prepare anywhere: see signature.json")
     bytes_N = nodes.input(f"{name}.file", TensorProto.UINT8, [f"{name}.bytes"])
     sizes_B = nodes.input(f"{name}.file_size", TensorProto.INT64, ["batch"])

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
 from fuseline.lab.decoders.base import Decoder
+from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.lab.steps import decoder_of
 from fuseline.modalities import Modality
@@ -134,6 +135,17 @@ def trace(module: nn.Module, given: tuple[Any, ...], *, shapes: Any, inputs: lis
 def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
     """Write graph.onnx, for a decoder step.onnx too, and their weights.safetensors. The model must be in eval mode, on
     the CPU, adapters merged."""
+    encoders = [encoder for encoder in model.encoders if isinstance(encoder, Encoder)]
+    for encoder in encoders:
+        encoder.fold()
+    try:
+        _write_graph(model, modalities, folder)
+    finally:
+        for encoder in encoders:
+            encoder.unfold()
+
+
+def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
     arrays, dims = example(modalities)
     with torch.no_grad():
         first = model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool))

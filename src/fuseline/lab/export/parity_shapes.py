@@ -21,7 +21,7 @@ from fuseline.progress import Silent, Voice
 Arrays = Mapping[str, np.ndarray]
 Run = Callable[[Arrays], Mapping[str, np.ndarray]]
 Lengths = dict[str, int]
-"""input -> its arrays' length"""
+"""input -> its arrays' length; `input.letter` -> each further length, where an input has several"""
 
 BATCHES = (1, 2, 3, 7, 64)
 LARGEST = 16_384
@@ -145,7 +145,9 @@ class _Found:
 def cases(modalities: Mapping[str, Modality], batch_sizes: Sequence[int], most_lengths: int) -> Iterator[Case]:
     """Every batch size at the shortest, the longest and a mixture; every length in a small batch; absences."""
     steps = steps_of(modalities)
-    bounds = {name: (low, high, step) for (name, _), (low, high, step) in steps.items()}
+    bounds: dict[str, tuple[int, int, int]] = {}
+    for (name, letter), bound in steps.items():
+        bounds[name if name not in bounds else f"{name}.{letter}"] = bound
     low = {name: b[0] for name, b in bounds.items()}
     high = {name: b[1] for name, b in bounds.items()}
     middle = {name: _whole(b[0] + (b[1] - b[0]) // 3, b[0], b[2]) for name, b in bounds.items()}
@@ -163,7 +165,7 @@ def cases(modalities: Mapping[str, Modality], batch_sizes: Sequence[int], most_l
             yield Case(1, {**(high, low, middle)[i % 3], name: length})
     for name in modalities:
         # What is absent from every row comes in at its shortest.
-        without = {**middle, **({name: low[name]} if name in low else {})}
+        without = {**middle, **{key: low[key] for key in low if key.partition(".")[0] == name}}
         yield Case(1, without, (name,))
         yield Case(3, without, (name,))
         yield Case(max(small), middle, (name,), some=True)
@@ -177,13 +179,15 @@ def made_arrays(modalities: Mapping[str, Modality], case: Case, rng: np.random.G
     for i in range(case.rows):
         row = {}
         for name, modality in modalities.items():
-            length = case.lengths.get(name)
+            length, others = case.lengths.get(name), {}
+            for letter in list(modality.lengths)[1:]:
+                others[letter] = case.lengths[f"{name}.{letter}"]
             if length is not None and i:
                 lowest = next(iter(modality.lengths.values()))[0]
                 length = int(rng.integers(lowest, length + 1))
             # The longest row stays where its input is absent from every other one.
             gone = name in case.absent and (i % 2 == 1 if case.some else True)
-            row[name] = None if gone else made_value(modality, length, rng)
+            row[name] = None if gone else made_value(modality, length, rng, others)
         rows.append(row)
     return collated(modalities, rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,13 @@ import soundfile
 from PIL import Image as Pillow
 
 from fuseline.modalities import MediaRoot, Modality
+from fuseline.modalities.document import Document, Page
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
+from fuseline.modalities.several import Items, Several
 from fuseline.modalities.tabular import Tabular
 from fuseline.modalities.text import Text
+from fuseline.modalities.video import Clip, Video
 
 WORDS = "a patient of 64 years with fever and a dry cough since 3 days; clear on both sides, no change seen (so far)"
 
@@ -31,6 +36,13 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
     """One input's cells. {} for a modality that this file does not know: it stays absent."""
     if isinstance(modality, Tabular):
         return _record(modality, rng)
+    if isinstance(modality, Graph):
+        return {modality.columns[0]: modality.entities[int(rng.integers(len(modality.entities)))]}
+    if isinstance(modality, Several):
+        count = int(rng.integers(2, modality.limit + 1))
+        return {modality.columns[0]: [next(iter(made_cells(modality.item, rng).values())) for _ in range(count)]}
+    if isinstance(modality, Document):
+        return _page(modality, rng)
     column = modality.columns[0]
     match modality.name:
         case "text":
@@ -40,7 +52,25 @@ def made_cells(modality: Modality, rng: np.random.Generator) -> dict[str, Any]:
             return {column: picture(rng, int(rng.integers(80, 400)), int(rng.integers(80, 400)), "PNG")}
         case "audio":
             return {column: sound(rng, modality.config.sample_rate, _seconds(modality, rng))}  # type: ignore[attr-defined]
+        case "video":
+            return {column: video(rng, int(rng.integers(80, 200)), int(rng.integers(80, 200)), 12)}
+        case "timeseries":
+            return {column: _series(modality, rng)}
     return {}
+
+
+def _series(modality: Any, rng: np.random.Generator) -> list[list[float]]:
+    numbers_LC = rng.normal(modality.mean, modality.std, (modality.length, modality.size_C))
+    return [[float(f"{n:.6g}") for n in step] for step in numbers_LC.tolist()]
+
+
+def video(rng: np.random.Generator, width: int, height: int, count: int) -> bytes:
+    """A picture that slides, as an animated GIF."""
+    still = Pillow.open(io.BytesIO(picture(rng, width, height, "PNG")))
+    moved = [still.rotate(0, translate=(4 * i, 0)) for i in range(count)]
+    file = io.BytesIO()
+    moved[0].save(file, "GIF", save_all=True, append_images=moved[1:], duration=100)
+    return file.getvalue()
 
 
 def picture(rng: np.random.Generator, width: int, height: int, kind: str, mode: str = "RGB") -> bytes:
@@ -69,6 +99,22 @@ def sound(
     return file.getvalue()
 
 
+def _page(modality: Document, rng: np.random.Generator) -> dict[str, Any]:
+    """Words in lines, in pixels, shares or thousandths, and an empty page of that size."""
+    width, height = 240, 320
+    unit = {"pixels": (width, height), "share": (1.0, 1.0), "thousand": (1000.0, 1000.0)}[modality.config.boxes]
+    words = []
+    for i, text in enumerate(map(str, rng.choice(WORDS.split(), size=int(rng.integers(3, 12))))):
+        x, y = 0.1 + 0.4 * (i % 2), 0.05 + 0.07 * i
+        box = [x * unit[0], y * unit[1], (x + 0.3) * unit[0], (y + 0.05) * unit[1]]
+        words.append({"text": text, "box": [round(v, 4) for v in box]})
+    page = {"width": unit[0], "height": unit[1], "words": words}
+    cells: dict[str, Any] = {modality.words: json.dumps(page)}
+    if modality.picture is not None:
+        cells[modality.picture] = picture(rng, width, height, "PNG")
+    return cells
+
+
 def _seconds(modality: Any, rng: np.random.Generator) -> float:
     return float(rng.uniform(modality.config.min_seconds, min(modality.config.max_seconds, 4.0)))
 
@@ -88,11 +134,28 @@ def _record(modality: Tabular, rng: np.random.Generator) -> dict[str, Any]:
     return cells
 
 
-def made_value(modality: Modality, length: int | None, rng: np.random.Generator) -> Any:
+def made_value(
+    modality: Modality, length: int | None, rng: np.random.Generator, others: Mapping[str, int] | None = None
+) -> Any:
     """A parsed value, random, of `length` where the modality has lengths (tokens, samples); None where unknown.
 
-    Raises nothing: whatever it gives, `modality.collate` accepts.
+    `others`: further lengths by letter, where it has more than one. Raises nothing: whatever it gives,
+    `modality.collate` accepts.
     """
+    if isinstance(modality, Several) and length is not None:
+        longest = next(iter((others or {}).values()), None)
+        least = next((low for low, _ in modality.item.lengths.values()), 1)
+        sizes = [longest if i == 0 or longest is None else int(rng.integers(least, longest + 1)) for i in range(length)]
+        return Items(tuple(made_value(modality.item, size, rng) for size in sizes))
+    if isinstance(modality, Document) and length is not None:
+        corners = np.sort(rng.integers(0, 1001, (length, 2, 2)), axis=1)
+        side = modality.config.size
+        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8) if rng.random() < 0.7 else None
+        return Page(rng.integers(0, modality.vocab_size, size=length), corners.reshape(length, 4), pixels)
+    if isinstance(modality, Video):
+        count, side = int(rng.integers(1, modality.config.frames + 1)), modality.config.size
+        pixels = rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+        return Clip(pixels, np.linspace(0, 1, count, dtype=np.float32))
     match modality.name:
         case "text" if length is not None:
             assert isinstance(modality, Text)

@@ -27,6 +27,9 @@ LISTED = 4096
 OUTPUTS = {
     "logits": "one number a label, in the order of task.labels",
     "prediction": "one number a target, in the order of task.targets, in the targets' own units",
+    "forecast": "steps × channels × quantiles, in the series' own units; the middle quantile is the answer",
+    "naive": "the last known number, for every step ahead",
+    "seasonal": "the number one season before each step",
     "embedding": "the fused vector of the row, for search or clustering",
 }
 
@@ -109,6 +112,9 @@ def task_words(task: Task) -> dict[str, Any]:
             out["decode"] = "probabilities = softmax(logits) over the labels; the answer: the label of the highest"
         if mode == "binary":
             out["positive"] = finite(classes[task.positive])  # type: ignore[attr-defined]
+    elif task.name == "forecast":
+        out["decode"] = "forecast is (steps, channels, quantiles), rising, in the units of the training table"
+        out |= {"steps": task.steps, "channels": list(task.channels), "quantiles": list(task.config.quantiles)}  # type: ignore[attr-defined]
     elif task.name == "regression":
         out["decode"] = "prediction is the answer, in the units of the training table"
     else:
@@ -140,20 +146,27 @@ def example(predictor: Predictor, exported: OnnxFile | OpenVinoFile, folder: Pat
 
 
 def _cells(row: Mapping[str, Any], folder: Path, number: int) -> dict[str, Any]:
-    out = {}
+    out: dict[str, Any] = {}
     for i, (column, cell) in enumerate(row.items()):
-        if isinstance(cell, bytes):
-            (folder / "example").mkdir(exist_ok=True)
-            name = f"example/row{number}-{i}{_suffix(cell)}"
-            (folder / name).write_bytes(cell)
-            out[column] = {"file": name}
+        if isinstance(cell, list):
+            out[column] = [_cell(item, folder, f"row{number}-{i}-{j}") for j, item in enumerate(cell)]
         else:
-            out[column] = cell
+            out[column] = _cell(cell, folder, f"row{number}-{i}")
     return out
 
 
+def _cell(cell: Any, folder: Path, name: str) -> Any:
+    if not isinstance(cell, bytes):
+        return cell
+    (folder / "example").mkdir(exist_ok=True)
+    path = f"example/{name}{_suffix(cell)}"
+    (folder / path).write_bytes(cell)
+    return {"file": path}
+
+
 def _suffix(data: bytes) -> str:
-    return ".png" if data.startswith(b"\x89PNG") else ".wav" if data.startswith(b"RIFF") else ".bin"
+    known = ((b"\x89PNG", ".png"), (b"RIFF", ".wav"), (b"GIF8", ".gif"))
+    return next((suffix for magic, suffix in known if data.startswith(magic)), ".bin")
 
 
 def written(array: np.ndarray) -> dict[str, Any]:

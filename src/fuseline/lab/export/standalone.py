@@ -23,6 +23,7 @@ from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
 from fuseline.lab.export.samples import made_row
 from fuseline.lab.export.signature import example, signature
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.document import Document
 from fuseline.modalities.rows import RowParser
 from fuseline.modalities.text import Text
 from fuseline.package import Package, read_package
@@ -214,11 +215,12 @@ def _tokenizers(parser: RowParser, folder: Path) -> dict[str, str]:
     """Write every text's tokenizer; input -> file."""
     files: dict[str, str] = {}
     for i, (name, modality) in enumerate(parser.modalities.items()):
-        if isinstance(modality, Text):
+        text = getattr(modality, "item", modality)  # one of several texts is read as a text is
+        if isinstance(text, (Text, Document)):
             (folder / "tokenizers").mkdir(exist_ok=True)
             plain = re.fullmatch(r"[\w -]{1,80}", name, re.ASCII) is not None
             files[name] = f"tokenizers/{name if plain else f'input-{i}'}.json"
-            write_text(folder / files[name], modality.tokenizer.to_str(pretty=True))
+            write_text(folder / files[name], text.tokenizer.to_str(pretty=True))
     return files
 
 

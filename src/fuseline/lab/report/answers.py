@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from fuseline.lab.report.forecast import forecast_plots
 from fuseline.lab.report.plots import Line, Plot, reliability, scatter, unit_curves
 from fuseline.lab.report.read import Part, RunFiles, listing, mapping, number, numbers
 from fuseline.lab.report.words import clean, fmt
@@ -26,7 +27,12 @@ def quality_plots(files: RunFiles, part: Part | None) -> list[Plot]:
         plots.append(unit_curves("Precision and recall", pr, "recall", "precision"))
     if (found := _reliability(part)) is not None:
         plots.append(found)
-    return plots + (_regression(files, tested) if files.task == "regression" else [])
+    match files.task:
+        case "regression":
+            return plots + _regression(files, tested)
+        case "forecast":
+            return plots + forecast_plots(files, part, tested)
+    return plots
 
 
 def _named(item: Any) -> list[tuple[str, dict[str, Any]]]:

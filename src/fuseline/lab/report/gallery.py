@@ -14,9 +14,13 @@ import polars as pl
 import soundfile
 from PIL import Image
 
+from fuseline.data.items import items_of
 from fuseline.data.series import read_series
+from fuseline.data.words import read_words
 from fuseline.errors import FuselineError
+from fuseline.lab.report.neighbours import Neighbours
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
+from fuseline.lab.report.strip import strip_of
 from fuseline.lab.report.words import clean, fmt, percent
 from fuseline.modalities.base import MediaRoot
 from fuseline.modalities.cells import is_absent
@@ -99,7 +103,8 @@ def gallery(files: RunFiles) -> Gallery | None:
     rows = ranked.head(MOST).to_dicts()
     shown, why = _cells(files, [int(r["row"]) for r in rows])
     media, budget = MediaRoot(_media_root(files)), _Budget()
-    cards = [_card(files, row, cells, media, budget) for row, cells in zip(rows, shown, strict=True)]
+    near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
+    cards = [_card(files, row, cells, media, budget, near) for row, cells in zip(rows, shown, strict=True)]
     return Gallery(f"{sentence} {why}".strip(), cards)
 
 
@@ -179,7 +184,9 @@ def _windows(files: RunFiles) -> WindowSpec | None:
     return None if found is None else read_options(WindowSpec, mapping(found), "table.windows")
 
 
-def _card(files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: MediaRoot, budget: _Budget) -> Card:
+def _card(
+    files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: MediaRoot, budget: _Budget, near: Neighbours
+) -> Card:
     used = _json(row.get("used"))
     absent = frozenset(_absent_words(files))
     views = []
@@ -189,6 +196,8 @@ def _card(files: RunFiles, row: dict[str, Any], cells: dict[str, Any], media: Me
             views.append(CellView(clean(name, 60), absent=True))
             continue
         views.append(_view(name, modality, present, len(names), media, budget))
+        if modality == "graph":
+            views[-1].note = near.of(name, next(iter(present.values())))
         if isinstance(used, list) and name not in used:
             views[-1].note = " · ".join(n for n in (views[-1].note, "not used") if n)
     return Card(
@@ -243,6 +252,14 @@ def _view(name: str, modality: str, cells: dict[str, Any], columns: int, media: 
     try:
         if modality == "image":
             _picture(view, cell, column, media, budget)
+        elif modality in ("video", "images"):
+            _strip(view, modality, cell, column, media, budget)
+        elif modality == "document":
+            _page(view, cells, media, budget)
+        elif modality == "texts":
+            items = items_of(cell, files=False)
+            view.text = clean(" · ".join(map(str, items)), TEXT)
+            view.note = f"{len(items)} texts"
         elif modality == "audio":
             _sound(view, cell, column, media, budget)
         elif modality == "timeseries":
@@ -285,6 +302,30 @@ def _picture(view: CellView, cell: Any, column: str, media: MediaRoot, budget: _
     view.image = _uri("image/jpeg", out.getvalue())
     view.height, view.width = pixels_HW3.shape[:2]
     view.alt = f"The picture of input {clean(view.name, 60)}"
+
+
+def _page(view: CellView, cells: dict[str, Any], media: MediaRoot, budget: _Budget) -> None:
+    for column, cell in cells.items():
+        try:
+            words, _ = read_words(cell, column)
+        except FuselineError:  # the other of its two columns
+            _picture(view, cell, column, media, budget)
+        else:
+            view.text = clean(" ".join(word.text for word in words), TEXT)
+
+
+def _strip(view: CellView, modality: str, cell: Any, column: str, media: MediaRoot, budget: _Budget) -> None:
+    strip_HW3, view.note = strip_of(modality, cell, column, media)
+    if strip_HW3 is None:
+        return
+    out = io.BytesIO()
+    Image.fromarray(strip_HW3).save(out, "JPEG", quality=82)
+    if not budget.take(out.tell()):
+        view.note += ", not shown: the page is full"
+        return
+    view.image = _uri("image/jpeg", out.getvalue())
+    view.height, view.width = strip_HW3.shape[:2]
+    view.alt = f"The {'video' if modality == 'video' else 'pictures'} of input {clean(view.name, 60)}"
 
 
 def _unpadded(pixels_HW3: np.ndarray, width: int, height: int) -> np.ndarray:

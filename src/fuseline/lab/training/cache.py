@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,21 +60,25 @@ class Cache:
 
 
 def _bytes(value: Any) -> int:
-    if isinstance(value, np.ndarray):
-        return value.nbytes
     if isinstance(value, Kept):
         return value.values_TD.nbytes + value.mask_T.nbytes
-    return 500
+    return int(getattr(value, "nbytes", 500))  # an array, a clip, a set of them
 
 
 def cell_key(cells: Mapping[str, Any], media: MediaRoot) -> Hashable:
     """What tells two cells apart without reading their files: the bytes, or the path with its time and size."""
+    return _key(cells.values(), media)
+
+
+def _key(cells: Iterable[Any], media: MediaRoot) -> Hashable:
     parts: list[Hashable] = []
-    for cell in cells.values():
+    for cell in cells:
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if isinstance(cell, (bytes, bytearray)):
             parts.append(hashlib.blake2b(cell, digest_size=16).digest())
+        elif isinstance(cell, (list, tuple)):
+            parts.append(("list", _key(cell, media)))
         elif isinstance(cell, str) and len(cell) < 1024 and media.folder is not None:
             try:
                 stat = os.stat(Path(media.folder) / cell)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fuseline.data.leaks import check_leaks
+from fuseline.data.edges import Edges, edge_leaks
+from fuseline.data.leaks import Leak, check_leaks
 from fuseline.data.profile import ProfileBuilder
 from fuseline.data.quarantine import Quarantine
 from fuseline.data.split import Split, make_folds, make_split
@@ -22,6 +23,7 @@ from fuseline.lab.heads import head_class
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
@@ -29,6 +31,10 @@ from fuseline.tasks import Task, TaskConfig, task_class
 
 PARTS = ("train", "val", "test")
 CHUNK = 256
+TAKEN = " taken as absent"
+"""end of a note of a broken cell, as RowParser writes it"""
+LISTS = ("images", "texts", "video")
+"""modalities whose cells may be lists: their items are compared one by one"""
 
 
 @dataclass
@@ -205,7 +211,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
             raise FuselineError("empty_table", "every row has a broken cell", "see quarantine.csv")
     prepared.profile = builder.to_dict()
     for text, count in taken.items():
-        broken[text.removesuffix(" taken as absent")] = count
+        if text.endswith(TAKEN):
+            broken[text.removesuffix(TAKEN)] = count
     if "errors" not in parser.names:  # of all parts: whether a cell can be read does not depend on the split
         prepared.profile["errors"] = {"kind": "errors", "rows": used, "columns": broken}
     train_rows = max(1, int((part == 0).sum()))
@@ -265,10 +272,21 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
     found = check_leaks(
         prepared.table,
         Split(prepared.part, split.notes),
-        media_columns=[m.columns[0] for m in kinds.values() if m.file],
+        media_columns=[m.columns[0] for m in kinds.values() if m.file and m.name not in LISTS],
         text_columns=[m.columns[0] for m in kinds.values() if m.name == "text"],
         media_root=media.folder,
+        item_columns={m.columns[0]: m.file for m in kinds.values() if m.name in LISTS},
     )
+    for modality in kinds.values():
+        if isinstance(modality, Graph):
+            found += _edge_leaks(prepared, modality)
     prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
     words = {"warning": "leak", "note": "note"}
     prepared.notes += [f"{words[leak.severity]}: {leak.message}" for leak in found]
+
+
+def _edge_leaks(prepared: Prepared, graph: Graph) -> list[Leak]:
+    edges = Edges(graph.entities, graph.relations, graph.triples)
+    targets = list(prepared.task.columns)
+    frame = prepared.table.take(prepared.rows("train"), [graph.columns[0], *targets])
+    return [leak for t in targets for leak in edge_leaks(edges, graph.columns[0], frame[graph.columns[0]], t, frame[t])]

@@ -18,7 +18,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.training.cache import Cache, Kept, cell_key
 from fuseline.modalities import MediaRoot
-from fuseline.modalities.rows import RowParser
+from fuseline.modalities.rows import RowParser, said_of
 from fuseline.runtime.backend import cpu_quota
 from fuseline.tasks import Task
 
@@ -100,7 +100,7 @@ class Reader:
     def _parsed(self, name: str, cells: Mapping[str, Any], key: Hashable, costly: bool) -> tuple[Any | None, str]:
         value = self.cache.get(key) if costly else None
         if value is not None:
-            return value, ""
+            return value, said_of(value)
         value, note = self.parser.parse_input(name, cells, self.media)
         if costly and value is not None:
             self.cache.put(key, value)

@@ -24,11 +24,12 @@ from fuseline.lab.export import export_package
 from fuseline.lab.model import FusionModel
 from fuseline.lab.report import write_report
 from fuseline.lab.training import loop
+from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
-from fuseline.package.files import finite, write_json, write_text
+from fuseline.package.files import finite, settle, write_json, write_text
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.tasks.degradation import degradation, subsets
@@ -121,6 +122,10 @@ def run(
     write_json(folder / "data.json", finite(prepared.data))
     voice.say(_opening(prepared, total, trainable))
 
+    if not (resume and settle(folder / "checkpoints" / "last").exists()):
+        clock = time.monotonic()
+        begin(model, recipe.training.seed, voice)
+        record.timed("prepare", time.monotonic() - clock)
     trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision)
     record.data["seconds"]["train"] = round(trained.seconds, 2)
     record.save(stage="trained", best=trained.best)
@@ -230,6 +235,8 @@ def _numbers(cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        value = finite(value.tolist())
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

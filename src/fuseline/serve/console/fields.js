@@ -22,6 +22,8 @@ function control(column, id, changed) {
       return boolean(id, changed);
     case "image":
     case "audio":
+    case "video":
+    case "images":
       return mediaControl(column, id, changed);
     default:
       return text(id, changed);

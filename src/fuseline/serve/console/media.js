@@ -6,8 +6,12 @@ import { recordButton, soundPreview } from "./sound.js";
 const LARGEST = 100 * 2 ** 20;
 const LARGEST_PREVIEW = 40 * 2 ** 20;
 const PREVIEW_SIDE = 640;
-const ACCEPT = { image: "image/*,.dcm,.dicom,.tif,.tiff", audio: "audio/*,.wav,.flac,.ogg,.mp3,.aif,.aiff" };
-const WORDS = { image: "a picture", audio: "a sound" };
+const PICTURES = "image/*,.dcm,.dicom,.tif,.tiff";
+const ACCEPT = {
+  image: PICTURES, images: PICTURES, audio: "audio/*,.wav,.flac,.ogg,.mp3,.aif,.aiff",
+  video: "video/*,.mkv,.avi,.mts,.flv,.wmv,.gif",
+};
+const WORDS = { image: "a picture", images: "a picture (the API takes several)", audio: "a sound", video: "a video" };
 
 /** The type as a data URI may carry it; the server looks at the bytes and not at this. */
 export function typeOf(file) {
@@ -45,10 +49,11 @@ async function picturePreview(file) {
 
 function preview(kind, file) {
   if (file.size > LARGEST_PREVIEW) return el("p", { class: "note" }, "No preview of a file this large.");
-  return kind === "image" ? picturePreview(file) : soundPreview(file);
+  if (kind === "video") return el("p", { class: "note" }, "No preview of a video. It is sent as it is.");
+  return kind === "audio" ? soundPreview(file) : picturePreview(file);
 }
 
-/** The control of an image or audio column; see `control` in fields.js. */
+/** The control of an image, audio or video column; see `control` in fields.js. */
 export function mediaControl(column, id, changed) {
   const { kind } = column;
   let file = null;
@@ -81,7 +86,7 @@ export function mediaControl(column, id, changed) {
     input, said, shown);
   acceptDrops(zone, take);
   zone.addEventListener("fuseline-paste", (event) => take(event.detail));
-  zone.dataset.kind = kind;
+  zone.dataset.kind = kind === "images" ? "image" : kind;
   return {
     node: zone,
     focus: input,

@@ -1,8 +1,9 @@
 """Tensors to rows, and answers to tensors. Dimensions: B rows of a request, C classes, K targets.
 
 An input is one raw column, shape [B] or [B, 1]. Absent are: a tensor left out, NaN, JSON's null, an empty BYTES
-element. Answers: `value` BYTES or FP64; `probabilities` FP64 [B, C] in the order of the model's classes, the
-predictor's own floats; `used`, `absent` and `notes`, JSON lists; `error`, empty where the row was fine.
+element. Several pictures or texts are one element, a JSON list. Answers: `value` BYTES or FP64; `probabilities` FP64
+[B, C] in the order of the model's classes, the predictor's own floats; `used`, `absent` and `notes`, JSON lists;
+`error`, empty where the row was fine.
 """
 
 from __future__ import annotations
@@ -27,13 +28,18 @@ INPUT_TYPES: dict[str, tuple[str, ...]] = {
     "text": ("BYTES",),
     "image": ("BYTES",),
     "audio": ("BYTES",),
+    "video": ("BYTES",),
+    "images": ("BYTES",),
+    "texts": ("BYTES",),
+    "words": ("BYTES",),
     "date": ("BYTES",),
+    "graph": ("BYTES", *_INTEGERS),
     "category": ("BYTES", *_INTEGERS, "BOOL"),
     "boolean": ("BOOL", "BYTES", *_INTEGERS),
     "number": ("FP32", *(t for t in _FLOATS if t != "FP32"), *_INTEGERS, "BYTES"),
 }
 """kind of column -> datatypes taken; the first is the one that the metadata names"""
-_MEDIA = ("image", "audio")
+_MEDIA = ("image", "audio", "video", "images")
 
 
 def rows_of(tensors: Sequence[Tensor], info: ModelInfo, max_rows: int) -> list[dict[str, Any]]:
