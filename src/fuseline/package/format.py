@@ -34,6 +34,7 @@ GRAPHS = {"onnxruntime": ("graph.onnx",), "openvino": ("openvino.xml", "openvino
 """backend -> the members without which it cannot run; the first backend that is there is a package's default"""
 PRECISIONS = frozenset(("float32", "bfloat16", "bf16", "int8", "int8-dynamic", "weights-int8", "weights-int4"))
 """what compression.json may say of numbers, several joined by `+`"""
+STEP = "step.onnx"
 TOKENIZER = "tokenizer.json"
 """of the answers, where they are texts"""
 PARSED_LIMIT = 256 * 2**20
@@ -70,6 +71,11 @@ class Package:
         are known; another one computes as its graph says, in float32 where it does not say."""
         told = self.runtime.get("precision", "float32") if backend == self.backend else "float32"
         return frozenset(told.split("+"))
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answers are texts, made step by step: it has a second graph."""
+        return STEP in self.manifest["members"]
 
     @property
     def name(self) -> str:

@@ -15,10 +15,8 @@ from fuseline.tasks.decoding import Steps
 
 BACKENDS = ("onnxruntime", "openvino")
 GRAPH = "graph.onnx"
-STEP = "step.onnx"
-"""the second graph of a package that answers step by step"""
 IDS = "ids"
-"""its input beside what is remembered"""
+"""the input of a step's graph beside what is remembered"""
 OUTPUT = "output."
 """how the graph's outputs are named: a bare `embedding` could be a node of its own in some encoder"""
 

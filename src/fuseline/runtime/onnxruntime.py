@@ -9,7 +9,8 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.package import Package, read_member
-from fuseline.runtime.backend import GRAPH, IDS, OUTPUT, STEP
+from fuseline.package.format import STEP
+from fuseline.runtime.backend import GRAPH, IDS, OUTPUT
 from fuseline.tasks.decoding import State, Steps
 
 WEIGHTS = ("weights.safetensors", "weights.bin")
@@ -36,7 +37,7 @@ class OnnxRuntime:
         self.session = open_session(package, options_for(threads), weights=weights)
         self.outputs, self.inputs = _names(self.session)
         self.steps: Steps | None = None
-        if STEP in package.manifest["members"]:
+        if package.writes:
             self.stepper = open_session(package, options_for(threads), STEP, weights)
             self.step_outputs, self.step_inputs = _names(self.stepper)
             self.steps = self._step

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 STATE = "_batch.json"
 TABLE = "_table"
 """where a large text table lies as Parquet until all is answered; readers of Parquet folders pass `_` and `.` by"""
+PLAIN = ("classification", "regression")
+"""tasks whose answers are labels and numbers; other answers are texts, or JSON as a text"""
 _WORDS = {
     "package": "the package",
     "table": "the table's content",
@@ -133,7 +135,9 @@ def schema_of(task: Task) -> dict[str, Any]:
     """Columns of a part: the same for every part of a model, whatever its rows hold."""
     labels = getattr(task, "labels", None)
     out: dict[str, Any] = {"row": pl.Int64, "value": _value_kind(task)}
-    if labels is None:
+    if task.name not in PLAIN:
+        out["details"] = pl.String
+    elif labels is None:
         out |= {"low": pl.Float64, "high": pl.Float64}
     else:
         out |= {"confidence": pl.Float64} | {f"p_{label}": pl.Float64 for label in labels}
@@ -141,6 +145,8 @@ def schema_of(task: Task) -> dict[str, Any]:
 
 
 def _value_kind(task: Task) -> Any:
+    if task.name not in PLAIN:
+        return pl.String()
     classes = getattr(task, "classes", None)
     if classes is None:
         number = pl.Float64()
@@ -152,6 +158,10 @@ def _value_kind(task: Task) -> Any:
     return pl.List(kind) if getattr(task, "mode", "") == "multilabel" else kind
 
 
+def _json(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
     """Answers of neighbouring rows, from row `first` on, as a part. An error's row has no value, only the error."""
     schema = schema_of(task)
@@ -160,12 +170,15 @@ def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
     for place, answer in enumerate(answers):
         chances = answer.probabilities or {}
         value = answer.value
-        if as_text and value is not None:
+        if task.name not in PLAIN:
+            value = _json(value)
+        elif as_text and value is not None:
             value = [str(v) for v in value] if isinstance(value, list) else str(value)
         low, high = answer.interval or (None, None)
         row = {"row": first + place, "value": value, "low": low, "high": high}
         row |= {"confidence": max(chances.values(), default=None)} | {f"p_{k}": p for k, p in chances.items()}
         row |= {"used": list(answer.used), "absent": list(answer.absent), "notes": answer.notes}
+        row["details"] = _json(answer.details)
         row["error"] = None if answer.error is None else str(answer.error)
         rows.append({key: row.get(key) for key in schema})
     return pl.DataFrame(rows, schema=schema)

@@ -28,7 +28,8 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.lab.steps import decoder_of
 from fuseline.modalities import Modality
-from fuseline.runtime.backend import GRAPH, IDS, OUTPUT, STEP
+from fuseline.package.format import STEP
+from fuseline.runtime.backend import GRAPH, IDS, OUTPUT
 
 EXAMPLE_BATCH = 3
 MAX_BATCH = 4096
