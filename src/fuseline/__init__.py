@@ -17,16 +17,18 @@ __all__ = [
     "compare",
     "compress",
     "evaluate",
+    "index",
     "init",
     "load",
     "load_recipe",
     "predict",
     "resume",
+    "search",
     "train",
 ]
 
 if TYPE_CHECKING:
-    from fuseline.api import Run, compare, compress, evaluate, init, predict, resume, train
+    from fuseline.api import Run, compare, compress, evaluate, index, init, predict, resume, search, train
     from fuseline.errors import FuselineError
     from fuseline.estimators import FusionClassifier, FusionRegressor
     from fuseline.recipe import Recipe, load_recipe
@@ -43,11 +45,13 @@ _HOMES = {
     "compare": "api",
     "compress": "api",
     "evaluate": "api",
+    "index": "api",
     "init": "api",
     "load": "runtime",
     "load_recipe": "recipe",
     "predict": "api",
     "resume": "api",
+    "search": "api",
     "train": "api",
 }
 

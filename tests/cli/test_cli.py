@@ -14,10 +14,12 @@ from typer.testing import CliRunner, Result
 from fuseline.cli import app
 
 VERBS = {
-    "init": {"--target", "--out", "--force"},
+    "init": {"--target", "--left", "--right", "--out", "--force"},
     "train": {"--target", "--out", "--resume", "--on-error", "--quiet"},
     "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--quiet"},
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
+    "index": {"--out", "--side", "--id", "--keep", "--absent", "--batch-size", "--quiet"},
+    "search": {"--cell", "--exact", "--json"},
     "compare": {"--out"},
     "batch": {"--engine", "--workers", "--batch-size", "--shard-rows", "--resume", "--absent", "--quiet"},
     "compress": {
@@ -73,6 +75,7 @@ VERBS = {
         "--labels",
         "--drift-ignore",
         "--drift",
+        "--index",
         "--console",
         "--json-logs",
         "--traces",

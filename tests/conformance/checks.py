@@ -23,12 +23,14 @@ def same_answer(subject: Subject, a: Outputs, b: Outputs, place: int) -> None:
 
 
 def numbers(value: Any) -> list[float]:
-    """All numbers in an answer's value, in their order."""
-    if isinstance(value, str):  # letter by letter
-        return [float(ord(c)) for c in value]
+    """All numbers of an answer; a text or a label list stands for itself by its hash."""
     if isinstance(value, dict):
-        value = list(value.values())
-    return [n for v in value for n in numbers(v)] if isinstance(value, list) else [value]
+        return [number for part in value.values() for number in numbers(part)]
+    if isinstance(value, list):
+        return [number for part in value for number in numbers(part)]
+    if value is None:
+        return []
+    return [float(hash(value) % 1000) if isinstance(value, (str, bool)) else float(value)]
 
 
 def answers_alike_in_any_company(subject: Subject, run: Runner) -> None:

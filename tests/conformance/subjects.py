@@ -78,6 +78,16 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"target": "story", "max_length": 6, "decoder": {"kind": "small", "width": 32}},
         {"target": "story", "max_length": 6, "decoder": {"kind": "seq2seq", "source": "t5", "tune": "full"}},
     ],
+    "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
+    "multi": [
+        {
+            "tasks": {
+                "grade": {"kind": "classification"},
+                "numbers": {"kind": "regression", "targets": ["score", "dose"]},
+                "pair": {"kind": "retrieval", "left": ["note"], "right": ["vitals"], "dim": 8},
+            }
+        }
+    ],
 }
 TASK_INPUTS = {"forecast": ("pulse", "vitals")}
 """what a task reads where it needs more than any inputs"""
@@ -147,11 +157,13 @@ def fusion_cases() -> list[Case]:
 
 
 def task_cases() -> list[Case]:
-    return [
-        Case(f"task-{kind}-{i}", {}, TASK_INPUTS.get(kind, ("note", "vitals")), "", "concat", (kind, i), i > 0)
-        for kind in TASKS
-        for i in range(len(TASK_OPTIONS[kind]))
-    ]
+    cases = []
+    for kind in TASKS:
+        inputs = TASK_INPUTS.get(kind, ("note", "vitals"))
+        for i in range(len(TASK_OPTIONS[kind])):
+            exported = i > 0 or len(TASK_OPTIONS[kind]) == 1
+            cases.append(Case(f"task-{kind}-{i}", {}, inputs, "", "concat", (kind, i), exported))
+    return cases
 
 
 def cases() -> list[Case]:

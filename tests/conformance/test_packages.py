@@ -113,6 +113,4 @@ def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]
 
 
 def _numbers(answer: dict[str, Any]) -> list[float]:
-    if "probabilities" in answer:
-        return list(answer["probabilities"].values())
-    return checks.numbers(answer["value"])
+    return checks.numbers([answer.get("probabilities"), answer["value"], answer.get("details")])

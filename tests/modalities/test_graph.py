@@ -99,7 +99,7 @@ def test_features_bring_entities_without_an_edge(tmp_path: Path) -> None:
     nan = np.nan
     np.testing.assert_array_equal(graph.features, [[nan, nan], [nan, 3], [1.5, nan], [nan, nan], [2, 7]])
     (tmp_path / "facts.csv").write_text("id,size\nbob,big\n", encoding="utf-8")
-    with pytest.raises(FuselineError, match="'big' in column 'size' of facts.csv is no number"):
+    with pytest.raises(FuselineError, match=r"'big' in column 'size' of facts\.csv is no number"):
         fit(tmp_path, ["ann"], features="facts.csv")
 
 

@@ -1,10 +1,11 @@
-"""Fuseline from Python: init, train, evaluate, predict, compare, compress."""
+"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress."""
 
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
+from fuseline.api.vectors import index, search
 
 __all__ = [
     "Run",
@@ -12,9 +13,11 @@ __all__ = [
     "compare",
     "compress",
     "evaluate",
+    "index",
     "init",
     "predict",
     "resume",
+    "search",
     "train",
     "write_recipe",
 ]

@@ -80,18 +80,20 @@ def _register() -> None:
         drift,
         evaluate,
         export,
+        index,
         init,
         keys,
         monitor,
         predict,
         profile,
+        search,
         serve,
         train,
     )
 
-    verbs = (init, train, evaluate, predict, batch, compare, compress, profile, export)
+    verbs = (init, train, evaluate, predict, batch, index, search, compare, compress, profile, export)
     for module in (*verbs, demo, serve, keys, drift, deploy):
-        app.command(module.NAME)(verb(module.command))
+        app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 
 

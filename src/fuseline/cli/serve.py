@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,6 +77,10 @@ def command(
     ] = None,
     drift_ignore: Annotated[list[str] | None, typer.Option(help="an input or statistic that may drift")] = None,
     drift: Annotated[bool, typer.Option(help="compare recent rows with the training profile")] = True,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]DIR, an index of `fuseline index`: POST /search asks it (extra: index)"),
+    ] = None,
     console: Annotated[bool, typer.Option(help="a page at /")] = True,
     json_logs: Annotated[bool, typer.Option(help="one JSON object a line on standard error")] = False,
     traces: Annotated[bool, typer.Option(help="OpenTelemetry spans (extra: otel; OTEL_* variables say where)")] = False,
@@ -127,14 +132,14 @@ def command(
     }
     match engine:
         case "local":
-            _serve(specs, settings, options)
+            _serve(specs, settings, options, index or ())
         case "ray":
             from fuseline.serve.ray import Scale, serve_on_ray
 
-            if grpc_port is not None or admin_port is not None or workers != 1:
+            if grpc_port is not None or admin_port is not None or workers != 1 or index:
                 raise FuselineError(
                     "bad_request",
-                    "--grpc-port, --admin-port and --workers are not for --engine ray",
+                    "--grpc-port, --admin-port, --workers and --index are not for --engine ray",
                     "replicas take the place of workers; see docs/serving.md",
                 )
             scale = Scale(
@@ -151,8 +156,11 @@ def command(
             raise unknown_kind("engine", engine, ("local", "ray"))
 
 
-def _serve(specs: list[Spec], settings: Settings, options: dict[str, Any]) -> None:
+def _serve(specs: list[Spec], settings: Settings, options: dict[str, Any], indexes: Sequence[str]) -> None:
+    from fuseline.serve.search import Shelf
     from fuseline.serve.workers import Workers
+
+    shelf = Shelf.open(indexes)
 
     engine = Workers(settings)
     engine.prestart()
@@ -167,6 +175,7 @@ def _serve(specs: list[Spec], settings: Settings, options: dict[str, Any]) -> No
             state=seen.update,
             ready=_tell(settings),
             engine=engine,
+            shelf=shelf,
         )
 
 

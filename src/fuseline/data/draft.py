@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 import yaml
@@ -11,7 +11,7 @@ from fuseline.data.infer import Column, Inferred
 from fuseline.errors import FuselineError
 
 TABULAR = ("number", "category", "boolean", "date")
-MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph")
+MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph", "timeseries")
 
 
 def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
@@ -32,12 +32,18 @@ def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
     lines = [f"# A draft: read it, change what is wrong. The table has {inferred.rows} rows.", "version: 1"]
     if path:
         lines += ["table:", f"  path: {scalar(path)}   # files named in cells are looked for beside it"]
-    lines += ["", "inputs:", *_inputs(columns)]
+    taken = {"present"}
+    by_side = {
+        side: list(_inputs([c for c in columns if c.name in names], taken, f"{side}_table"))
+        for side, names in inferred.sides.items()
+    }
+    inputs = [line for some in by_side.values() for line in some] or list(_inputs(columns, taken))
+    lines += ["", "inputs:", *inputs]
     unused = [c for c in columns if c.kind in ("ignored", "group", "split")]
     if unused:
         lines += ["", "# Not read by the model:"]
         lines += [f"#   {_plain(c.name)}: {_comment(c)}" for c in unused]
-    lines += ["", "task:", *_task(inferred, target)]
+    lines += ["", "task:", *(_pair(by_side) if by_side else _task(inferred, target))]
     lines += ["", f"split:   # {_plain(inferred.split_reason)}"]
     lines += [f"  {key}: {scalar(str(value))}" for key, value in inferred.split.items()]
     if inferred.split["kind"] != "given":
@@ -46,8 +52,7 @@ def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
     return "\n".join(lines)
 
 
-def _inputs(columns: list[Column]) -> Iterable[str]:
-    taken = {"present"}
+def _inputs(columns: list[Column], taken: set[str], table: str = "tabular") -> Iterable[str]:
     tabular = [c for c in columns if c.kind in TABULAR]
     pictures = [c for c in columns if c.kind == "image"]
     words = [c for c in columns if c.kind == "words"]
@@ -72,7 +77,7 @@ def _inputs(columns: list[Column]) -> Iterable[str]:
                 yield f"    edges: {scalar(column.edges)}"
     leaks = [c for c in columns if c.kind == "leak"]
     if tabular:
-        yield f"  {_input_name('tabular', taken)}:"
+        yield f"  {_input_name(table, taken)}:"
         yield "    modality: tabular"
         order = next((c.slash for c in tabular if c.slash), None)
         if order:
@@ -92,9 +97,23 @@ def _task(inferred: Inferred, target: str | None) -> Iterable[str]:
         yield "  kind: classification   # or regression"
         yield "  target: TARGET   # the column to predict"
         return
+    if inferred.task["kind"] == "multi":
+        yield f"  kind: multi   # {_plain(inferred.task_reason)}"
+        yield "  tasks:"
+        for name, task in inferred.task["tasks"].items():
+            options = ", ".join(f"{key}: {scalar(str(value))}" for key, value in task.items())
+            yield f"    {scalar(_input_name(name, set()))}: {{{options}}}"
+        return
     for key, value in inferred.task.items():
         comment = f"   # {_plain(inferred.task_reason)}" if key == "target" else ""
         yield f"  {key}: {scalar(str(value))}{comment}"
+
+
+def _pair(by_side: Mapping[str, list[str]]) -> Iterable[str]:
+    yield "  kind: retrieval"
+    for side, lines in by_side.items():
+        names = yaml.safe_load("\n".join(lines))
+        yield f"  {side}: [{', '.join(scalar(str(name)) for name in names)}]"
 
 
 def _input_name(column: str, taken: set[str]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ import polars as pl
 
 from fuseline.data.beside import Beside
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
+from fuseline.data.series import NEXT, looks_like_series, read_series
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError
@@ -57,6 +59,8 @@ class Inferred:
     task_reason: str = ""
     split: dict[str, Any] = field(default_factory=dict)
     split_reason: str = ""
+    sides: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """of retrieval: left and right, their columns"""
 
     def __getitem__(self, name: str) -> Column:
         return next(c for c in self.columns if c.name == name)
@@ -96,6 +100,53 @@ def infer(table: Table, target: str | None = None) -> Inferred:
     return Inferred(table.n_rows, columns, target, task, task_reason, split, split_reason)
 
 
+def infer_many(table: Table, targets: Sequence[str]) -> Inferred:
+    """Several targets, one task each. A column that may give one of them away is suspected."""
+    found = [infer(table, target) for target in targets]
+    columns = []
+    for choices in zip(*(f.columns for f in found), strict=True):
+        first = next((c for c in choices if c.kind == "target"), None)
+        columns.append(first or next((c for c in choices if c.kind == "leak"), choices[0]))
+    tasks = {f.target: f.task for f in found}
+    split, reason = _split(columns, {"kind": "multi"})
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "rows lack some targets, so that none of them can spread the rows"
+    return replace(
+        found[0],
+        columns=columns,
+        target=", ".join(targets),
+        task={"kind": "multi", "tasks": tasks},
+        task_reason="; ".join(f"{f.target}: {f.task_reason.removeprefix('target: ')}" for f in found),
+        split=split,
+        split_reason=reason,
+    )
+
+
+def infer_pair(table: Table, left: Sequence[str], right: Sequence[str]) -> Inferred:
+    """Columns whose rows are to find each other; all others are left aside.
+
+    Raises FuselineError ``missing_column``, ``bad_usage``.
+    """
+    table.require([*left, *right])
+    if set(left) & set(right) or not left or not right:
+        raise FuselineError("bad_usage", "a pair needs different columns on both sides", "--left title --right photo")
+    found = infer(table)
+    columns = []
+    for column in found.columns:
+        if column.name in (*left, *right):
+            if column.kind in ("group", "split", "ignored"):
+                message = f"{column.name} is no input: {column.reason}"
+                raise FuselineError("bad_usage", message, "choose another column, or write the recipe by hand")
+        elif column.kind not in ("group", "split"):
+            column = replace(column, kind="ignored", reason=f"on neither side; {column.reason}")
+        columns.append(column)
+    split, reason = _split(columns, None)
+    if split["kind"] == "stratified":
+        split, reason = {"kind": "random"}, "there are no classes to spread"
+    sides = {"left": tuple(left), "right": tuple(right)}
+    return replace(found, columns=columns, task={"kind": "retrieval"}, split=split, split_reason=reason, sides=sides)
+
+
 def _sample_rows(n: int) -> np.ndarray:
     if n <= SAMPLE_ROWS:
         return np.arange(n)
@@ -122,6 +173,8 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     if not values:
         raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
     classification: dict[str, Any] = {"kind": "classification", "target": target}
+    if looks_like_series(values[:60]) and (target.endswith(NEXT) or _has_fractions(values[:60])):
+        return {"kind": "forecast", "target": target}, "target: lists of numbers, the steps that come next"
     if all(isinstance(v, list) or (isinstance(v, str) and _is_json_list(v)) for v in values):
         return classification, "target: any number of labels a row (its cells are lists)"
     labels = [key_of(v) for v in values]
@@ -149,6 +202,12 @@ def _are_texts(labels: list[str], count: Counter[str]) -> bool:
     """Sentences that mostly differ are written, not chosen among."""
     several = sum(len(t.split()) >= 3 or len(t) >= 40 for t in labels)
     return len(count) > max(20, 0.5 * len(labels)) and several >= 0.5 * len(labels)
+
+
+def _has_fractions(values: list[Any]) -> bool:
+    """Numbers of labels are whole ones."""
+    found = [series for v in values if (series := read_series(v, "", None)) is not None]
+    return any((s[~np.isnan(s)] % 1 != 0).any() for s in found)
 
 
 def _is_json_list(text: str) -> bool:

@@ -15,6 +15,7 @@ from fuseline.package.files import finite
 from fuseline.progress import Voice
 from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.runtime.predictor import Predictor
+from fuseline.tasks import read_columns
 from fuseline.tasks.degradation import degradation, subsets
 
 
@@ -44,7 +45,7 @@ def evaluate_frames(
                 good = []
                 for j, row in enumerate(cells[i : i + WINDOW * batch_size]):
                     try:
-                        target = task.encode({c: predictor.rows.cell(row.get(c)) for c in task.columns})
+                        target = task.encode({c: predictor.rows.cell(row.get(c)) for c in read_columns(task)})
                     except FuselineError as error:
                         bad.append(error.at(start + i + j))
                         continue

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 STATE = "_batch.json"
 TABLE = "_table"
 """where a large text table lies as Parquet until all is answered; readers of Parquet folders pass `_` and `.` by"""
-PLAIN = ("classification", "regression")
-"""tasks whose answers are labels and numbers; other answers are texts, or JSON as a text"""
 _WORDS = {
     "package": "the package",
     "table": "the table's content",
@@ -135,8 +133,8 @@ def schema_of(task: Task) -> dict[str, Any]:
     """Columns of a part: the same for every part of a model, whatever its rows hold."""
     labels = getattr(task, "labels", None)
     out: dict[str, Any] = {"row": pl.Int64, "value": _value_kind(task)}
-    if task.name not in PLAIN:
-        out["details"] = pl.String
+    if _as_json(task):
+        out |= {"details": pl.String}
     elif labels is None:
         out |= {"low": pl.Float64, "high": pl.Float64}
     else:
@@ -144,8 +142,13 @@ def schema_of(task: Task) -> dict[str, Any]:
     return out | dict.fromkeys(("used", "absent", "notes"), pl.List(pl.String)) | {"error": pl.String}
 
 
+def _as_json(task: Task) -> bool:
+    """Whether values have no type of their own: they are written as JSON."""
+    return task.name not in ("classification", "regression")
+
+
 def _value_kind(task: Task) -> Any:
-    if task.name not in PLAIN:
+    if _as_json(task):
         return pl.String()
     classes = getattr(task, "classes", None)
     if classes is None:
@@ -170,15 +173,15 @@ def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
     for place, answer in enumerate(answers):
         chances = answer.probabilities or {}
         value = answer.value
-        if task.name not in PLAIN:
+        if _as_json(task):
             value = _json(value)
         elif as_text and value is not None:
             value = [str(v) for v in value] if isinstance(value, list) else str(value)
         low, high = answer.interval or (None, None)
         row = {"row": first + place, "value": value, "low": low, "high": high}
+        row["details"] = _json(answer.details)
         row |= {"confidence": max(chances.values(), default=None)} | {f"p_{k}": p for k, p in chances.items()}
         row |= {"used": list(answer.used), "absent": list(answer.absent), "notes": answer.notes}
-        row["details"] = _json(answer.details)
         row["error"] = None if answer.error is None else str(answer.error)
         rows.append({key: row.get(key) for key in schema})
     return pl.DataFrame(rows, schema=schema)

@@ -102,6 +102,8 @@ class Call:
     """name of the API key, for logs"""
     contributions: bool = False
     """also say what each input contributed: costs up to 2^M rows a row"""
+    embed: bool = False
+    """also give each row's fused embedding"""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ class Reply:
     """this request's part of those batches; over all requests it adds up to the number of batches"""
     contributions: tuple[dict[str, Any] | None, ...] = ()
     """one a row where the call asked: {"class", "base", "inputs": {input: share}}; None for a bad row"""
+    embeddings: tuple[tuple[float, ...] | None, ...] = ()
+    """one a row where the call asked"""
 
 
 @dataclass(frozen=True)

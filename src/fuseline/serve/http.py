@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 import fuseline
 from fuseline.errors import FuselineError
-from fuseline.serve import console, openai, openapi, rest, writing
+from fuseline.serve import console, openai, openapi, rest, search, writing
 from fuseline.serve.calls import Gauge
 from fuseline.serve.doors import Doors, failure
 from fuseline.serve.keys import Keys
@@ -33,6 +33,7 @@ def make_app(
     keys: Keys | None = None,
     metrics: Metrics | None = None,
     state: State = lambda gauges: None,
+    shelf: search.Shelf | None = None,
 ) -> ASGIApp:
     """Every public route. Management is not among them: see :func:`make_admin`."""
     app = FastAPI(
@@ -47,6 +48,8 @@ def make_app(
     app.include_router(rest.router(service, settings))
     app.include_router(writing.router(service, settings))
     app.include_router(openai.router(service, settings))
+    if shelf is not None and shelf.indexes:
+        app.include_router(search.router(service, settings, shelf))
     _health(app, service, metrics, state)
     if settings.console:
         _console(app)

@@ -142,8 +142,10 @@ def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) 
         out["paths"][f"/v1/models/{info.name}/predict"] = {"post": _predict(info, settings)}
         if writes(info):
             out["paths"][f"/v1/models/{info.name}/generate"] = {"post": _generate(info)}
+    if "/search" in out["paths"]:
+        out["paths"]["/search"]["post"] |= _search(models, settings)
     for path, item in out["paths"].items():
-        if path.startswith("/v1"):
+        if path.startswith("/v1") or path == "/search":
             for operation in item.values():
                 operation.setdefault("responses", {}).pop("422", None)
                 for status, text in REFUSALS.items():
@@ -227,6 +229,53 @@ def _generate(info: ModelInfo) -> dict[str, Any]:
         ],
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {"200": {"description": "the text", "content": content}},
+    }
+
+
+def _search(models: list[ModelInfo], settings: Settings) -> dict[str, Any]:
+    options = {
+        "k": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 10, "description": "hits a row"},
+        "exact": {"type": "boolean", "default": False, "description": "compare with every vector"},
+        "index": {"type": "string", "description": "its name, where several are served"},
+    }
+    row = row_schema(models[0]) if len({m.name for m in models}) == 1 else {"type": "object"}
+    rows = {"type": "array", "items": row, "minItems": 1, "maxItems": settings.max_rows}
+    body = {
+        "type": "object",
+        "properties": {"rows": rows, **options},
+        "required": ["rows"],
+        "additionalProperties": False,
+    }
+    hit = {
+        "type": "object",
+        "properties": {
+            "row": {"type": "integer"},
+            "score": {"type": "number"},
+            "id": {},
+            "cells": {"type": "object"},
+        },
+        "required": ["row", "score"],
+    }
+    result = {
+        "type": "object",
+        "properties": {
+            "hits": {"type": "array", "items": hit},
+            "side": {"type": ["string", "null"]},
+            "used": {"type": "array", "items": {"type": "string"}},
+            "absent": {"type": "array", "items": {"type": "string"}},
+            "error": {"$ref": "#/components/schemas/RowError"},
+        },
+        "required": ["hits"],
+    }
+    reply = {
+        "type": "object",
+        "properties": {"results": {"type": "array", "items": result}, "index": {"type": "string"}},
+        "required": ["results"],
+    }
+    return {
+        "operationId": "search",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "hits", "content": {"application/json": {"schema": reply}}}},
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,6 @@ from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
 from fuseline.serve.waiting import deadline_of, while_there
 from fuseline.serve.words import as_json
-
-KEYS = ("rows", "contributions")
 
 
 def router(service: Service, settings: Settings) -> APIRouter:
@@ -65,7 +63,8 @@ async def _predict(service: Service, settings: Settings, request: Request, model
     try:
         info = service.info(model, version)
         service.check_room(model)
-        rows, contributions = await _rows(request, info, settings)
+        rows, options = await rows_of(request, info, settings, ("contributions",))
+        contributions = _contributions(options.get("contributions", False))
         deadline = deadline_of(request.headers.get("x-deadline-ms"), start)
     except FuselineError as error:
         service.refused(call, error)
@@ -75,8 +74,10 @@ async def _predict(service: Service, settings: Settings, request: Request, model
     return as_json(_answered(reply))
 
 
-async def _rows(request: Request, info: ModelInfo, settings: Settings) -> tuple[list[Row], bool]:
-    """The body's rows, and whether contributions are asked for."""
+async def rows_of(
+    request: Request, info: ModelInfo | None, settings: Settings, options: Sequence[str]
+) -> tuple[list[Row], dict[str, Any]]:
+    """The body's rows, and what it says beside them: of `options`, those that are there, unchecked."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind not in ("application/json", "multipart/form-data"):
         raise FuselineError(
@@ -86,20 +87,24 @@ async def _rows(request: Request, info: ModelInfo, settings: Settings) -> tuple[
         )
     body = await read_body(request, settings)
     if kind == "application/json":
-        return _from_json(parse_json(body, settings))
-    return await _from_form(request.headers, body, info)
+        return _from_json(parse_json(body, settings), options)
+    return await _from_form(request.headers, body, info, options)
 
 
-def _from_json(data: Any) -> tuple[list[Row], bool]:
+def _from_json(data: Any, options: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise FuselineError("bad_request", "the body has no list of rows", 'send {"rows": [{"column": cell}]}')
     for key in data:
-        if key not in KEYS:
-            raise FuselineError("bad_request", f"unknown key {key[:60]!r}", f"known: {', '.join(KEYS)}")
-    contributions = data.get("contributions", False)
-    if not isinstance(contributions, bool):
+        if key != "rows" and key not in options:
+            known = ", ".join(("rows", *options))
+            raise FuselineError("bad_request", f"unknown key {key[:60]!r}", f"known: {known}")
+    return data["rows"], {key: data[key] for key in options if key in data}
+
+
+def _contributions(given: Any) -> bool:
+    if not isinstance(given, bool):
         raise FuselineError("bad_request", "`contributions` is not true or false")
-    return data["rows"], contributions
+    return given
 
 
 class _InMemory(MultiPartParser):
@@ -108,14 +113,18 @@ class _InMemory(MultiPartParser):
     spool_max_size = 2**40
 
 
-async def _from_form(headers: Headers, body: bytes, info: ModelInfo) -> tuple[list[Row], bool]:
+async def _from_form(
+    headers: Headers, body: bytes, info: ModelInfo | None, options: Sequence[str]
+) -> tuple[list[Row], dict[str, Any]]:
     """One row: a field a column; a picture, sound or video as a file (or as base64 text). The field of a column of
     several items may come several times."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    fields = len(info.columns) + 8 + 64 * sum(c.kind in ("images", "texts") for c in info.columns)
+    columns = {} if info is None else {c.name: c.kind for c in info.columns}
+    sets = {name for name, kind in columns.items() if kind in ("images", "texts")}
+    fields = len(columns) + 8 + 64 * len(sets)
     try:
         parser = _InMemory(headers, stream(), max_files=fields, max_fields=fields, max_part_size=len(body) + 1)
         form = await parser.parse()
@@ -125,30 +134,25 @@ async def _from_form(headers: Headers, body: bytes, info: ModelInfo) -> tuple[li
             "bad_request", f"the form is broken: {text}", "curl -F column=value -F file=@x.png"
         ) from None
     try:
-        return await _row_of(form, info)
+        return await _row_of(form, sets, [o for o in options if o not in columns])
     finally:
         await form.close()
 
 
-async def _row_of(form: FormData, info: ModelInfo) -> tuple[list[Row], bool]:
-    known = {c.name for c in info.columns}
-    sets = {c.name for c in info.columns if c.kind in ("images", "texts")}
+async def _row_of(form: FormData, sets: set[str], options: Sequence[str]) -> tuple[list[Row], dict[str, Any]]:
+    """`sets`: columns of several items; `options`: fields that are no column's."""
     row: dict[str, Any] = {}
-    contributions = False
     for name, value in form.multi_items():
         if name in row and name not in sets:
             raise FuselineError("bad_request", f"the field {name[:60]!r} is there twice", "a form is one row")
         cell = await value.read() if isinstance(value, UploadFile) else value
-        if name == "contributions" and name not in known:
-            if cell not in ("true", "false"):
-                raise FuselineError("bad_request", "`contributions` is not true or false")
-            contributions = cell == "true"
-        else:
-            row[name] = cell if name not in sets else [*row.get(name, ()), cell]
+        row[name] = cell if name not in sets else [*row.get(name, ()), cell]
     for name in sets & row.keys():
         if len(row[name]) == 1:  # one item, or the text of a JSON list
             [row[name]] = row[name]
-    return [row], contributions
+    words = {"true": True, "false": False}
+    given = {name: row.pop(name) for name in options if name in row}
+    return [row], {name: words.get(value, value) for name, value in given.items()}
 
 
 def _answered(reply: Reply) -> dict[str, Any]:

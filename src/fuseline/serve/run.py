@@ -17,6 +17,7 @@ from fuseline.errors import FuselineError
 from fuseline.serve.calls import ModelInfo, Observer
 from fuseline.serve.http import Metrics, State, make_admin, make_app
 from fuseline.serve.keys import Keys
+from fuseline.serve.search import Shelf
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
 from fuseline.serve.specs import Spec
@@ -97,7 +98,9 @@ class Running:
         metrics: Metrics | None = None,
         state: State = lambda gauges: None,
         engine: Workers | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
+        self.shelf = shelf or Shelf({})
         self.specs, self.settings, self.metrics, self.state = tuple(specs), settings, metrics, state
         self.keys = Keys(Path(settings.keys)) if settings.keys else None
         self.engine = engine or Workers(settings)
@@ -122,7 +125,9 @@ class Running:
                 loop.add_signal_handler(number, self.stop)
         for spec in self.specs:
             self.service.expect(spec.name)
-        app = make_app(self.service, self.settings, keys=self.keys, metrics=self.metrics, state=self.state)
+        app = make_app(
+            self.service, self.settings, keys=self.keys, metrics=self.metrics, state=self.state, shelf=self.shelf
+        )
         server = _uvicorn(app, self.settings)
         tasks = [asyncio.create_task(server.serve([self.socket]), name="http")]
         tasks.append(asyncio.create_task(self._tick(), name="tick"))
@@ -162,7 +167,9 @@ class Running:
 
     async def _load(self, ready: Callable[[list[ModelInfo]], None]) -> None:
         await self.engine.start()
-        ready(await load_all(self.specs, self.service, self.watcher))
+        infos = await load_all(self.specs, self.service, self.watcher)
+        self.shelf.check(infos)
+        ready(infos)
 
     async def _tick(self) -> None:
         while True:
@@ -186,11 +193,15 @@ def serve(
     state: State = lambda gauges: None,
     ready: Callable[[list[ModelInfo], int], None] = lambda infos, port: None,
     engine: Workers | None = None,
+    shelf: Shelf | None = None,
 ) -> None:
-    """Serve until a signal. See :class:`Running`. `engine`: workers that were started already."""
+    """Serve until a signal. See :class:`Running`. `engine`: workers that were started already. `shelf`: what can be
+    searched."""
 
     async def main() -> None:
-        running = Running(specs, settings, observers=observers, metrics=metrics, state=state, engine=engine)
+        running = Running(
+            specs, settings, observers=observers, metrics=metrics, state=state, engine=engine, shelf=shelf
+        )
         await running.run(lambda infos: ready(infos, running.port))
 
     asyncio.run(main())

@@ -319,12 +319,12 @@ class Service:
         settings, key = self.settings, (model.name, chosen.info.version)
         longest = time.monotonic() + settings.deadline_ms / 1e3
         deadline = longest if call.deadline is None else min(call.deadline, longest)
-        seen = any(o.wants(call) for o in self.observers)
+        watched = any(o.wants(call) for o in self.observers)
         model.waiting_rows += cost
         chosen.requests += 1
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                scored = await self.engine.score(key, call.rows, deadline=deadline, seen=seen)
+                scored = await self.engine.score(key, call.rows, deadline=deadline, seen=watched or call.embed)
                 shares: tuple[dict[str, Any] | None, ...] = ()
                 if call.contributions:
                     shares = await contributions.compute(self.engine, chosen.info, call.rows, scored, deadline)
@@ -336,12 +336,17 @@ class Service:
         if scored.batch_sizes:
             pace = scored.compute_seconds / sum(scored.batch_sizes)
             model.row_seconds = pace if not model.row_seconds else 0.9 * model.row_seconds + 0.1 * pace
-        return replace(_reply(model, chosen, call, scored), contributions=shares), scored
+        embeddings = tuple(s.embedding for s in scored.seen) if call.embed else ()
+        if not watched:
+            scored.seen = []
+        return replace(_reply(model, chosen, call, scored), contributions=shares, embeddings=embeddings), scored
 
     def _mirror(self, model: Model, shadow: Version, call: Call) -> None:
         if len(self._shadows) >= MOST_SHADOWS:
             return
-        copy = replace(call, version=shadow.info.version, door="shadow", contributions=False, deadline=None)
+        copy = replace(
+            call, version=shadow.info.version, door="shadow", contributions=False, embed=False, deadline=None
+        )
 
         async def run() -> None:
             try:

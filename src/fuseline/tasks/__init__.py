@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fuseline.errors import unknown_kind
-from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig
+from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig, read_columns
 
-TASKS = ("classification", "regression", "forecast", "generation")
+TASKS = ("classification", "regression", "forecast", "retrieval", "multi", "generation")
 
-__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "task_class"]
+__all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "read_columns", "task_class"]
 
 
 def task_class(kind: str) -> type[Task]:
@@ -25,6 +25,14 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.forecast import Forecast
 
             return Forecast
+        case "retrieval":
+            from fuseline.tasks.retrieval import Retrieval
+
+            return Retrieval
+        case "multi":
+            from fuseline.tasks.multi import Multi
+
+            return Multi
         case "generation":
             from fuseline.tasks.generation import Generation
 

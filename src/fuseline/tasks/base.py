@@ -19,6 +19,8 @@ class TaskConfig(Frozen):
 
     targets_may_be_inputs: ClassVar[bool] = False
     """whether a target column may be an input, too"""
+    targets_may_be_absent: ClassVar[bool] = False
+    """whether a row that lacks the first target is a row like any other; nothing is stratified then"""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -140,6 +142,11 @@ class Task(Protocol):
     def scale(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Answers as numbers of about unit size, (B, C) or (B, K): what two models' answers are compared on."""
         ...
+
+
+def read_columns(task: Task) -> tuple[str, ...]:
+    """What `encode` reads of a row: the targets, and what the task calls `also` (retrieval: both sides' columns)."""
+    return (*task.columns, *getattr(task, "also", ()))
 
 
 Targets = Iterable[np.ndarray]

@@ -30,6 +30,8 @@ OUTPUTS = {
     "forecast": "steps × channels × quantiles, in the series' own units; the middle quantile is the answer",
     "naive": "the last known number, for every step ahead",
     "seasonal": "the number one season before each step",
+    "left": "the vector of the left side, length 1; all 0 where the row has none of its inputs",
+    "right": "the vector of the right side, length 1; all 0 where the row has none of its inputs",
     "embedding": "the fused vector of the row, for search or clustering",
 }
 
@@ -61,7 +63,7 @@ def signature(
                 "name": name,
                 "dtype": dtype,
                 "shape": ["batch", *shape[1:]],
-                "meaning": OUTPUTS.get(name.removeprefix(OUTPUT), "of the task"),
+                "meaning": OUTPUTS.get(name.removeprefix(OUTPUT).rpartition(".")[2], "of the task"),
             }
             for name, (dtype, shape) in exported.outputs.items()
         ],
@@ -117,6 +119,12 @@ def task_words(task: Task) -> dict[str, Any]:
         out |= {"steps": task.steps, "channels": list(task.channels), "quantiles": list(task.config.quantiles)}  # type: ignore[attr-defined]
     elif task.name == "regression":
         out["decode"] = "prediction is the answer, in the units of the training table"
+    elif task.name == "retrieval":
+        out |= {side: list(getattr(task.config, side)) for side in ("left", "right")}  # type: ignore[attr-defined]
+        out["decode"] = "rows are compared by the dot product of one side's vector with the other's; these are cosines"
+    elif task.name == "multi":
+        out["tasks"] = {name: task_words(own) for name, own in task.tasks.items()}  # type: ignore[attr-defined]
+        out["decode"] = "the outputs TASK.NAME are task TASK's output NAME, to be read as `tasks` says"
     else:
         out["decode"] = f"as fuseline's task {task.name} does; this export has no words for it"
     return out

@@ -21,6 +21,14 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.forecast import ForecastHead
 
             return ForecastHead
+        case "retrieval":
+            from fuseline.lab.heads.retrieval import RetrievalHead
+
+            return RetrievalHead
+        case "multi":
+            from fuseline.lab.heads.multi import MultiHead
+
+            return MultiHead
         case "generation":
             from fuseline.lab.heads.generation import GenerationHead
 

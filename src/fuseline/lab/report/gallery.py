@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,23 @@ def gallery(files: RunFiles) -> Gallery | None:
     return Gallery(f"{sentence} {why}".strip(), cards)
 
 
+Looked = Callable[[int], list[CellView]]
+"""a row's cells, ready for the page"""
+
+
+def look(files: RunFiles, rows: Sequence[int], octets: int) -> tuple[Looked, str]:
+    """The cells of `rows`, media up to `octets` in all; and why there are none."""
+    different = list(dict.fromkeys(rows))
+    shown, why = _cells(files, different)
+    media, budget = MediaRoot(_media_root(files)), _Budget(octets)
+    near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
+    views = {
+        row: _card(files, {"row": row, "part": ""}, cells, media, budget, near).cells
+        for row, cells in zip(different, shown, strict=True)
+    }
+    return views.__getitem__, why
+
+
 def _ranked(frame: pl.DataFrame) -> tuple[pl.DataFrame | None, str]:
     """Rows, worst first: wrong and sure of it, or farthest from the truth. Ties go by row number."""
     if "correct" in frame.columns and frame["correct"].dtype == pl.Boolean:
@@ -205,7 +223,7 @@ def _card(
         str(row["part"]),
         _answer(row.get("value"), numeric="error" in row),
         _answer(row.get("target"), numeric="error" in row),
-        _note(row),
+        _note(row, files.task),
         views,
     )
 
@@ -227,16 +245,22 @@ def _answer(value: Any, *, numeric: bool = False) -> str:
     """An answer or a target: predictions.parquet holds them as text, numbers and lists of labels as JSON."""
     read = _json(value) if numeric or (isinstance(value, str) and value.startswith("[")) else value
     if isinstance(read, dict):
-        return clean(" · ".join(f"{k} {fmt(number(v))}" for k, v in read.items()), 200)
+        return clean(
+            " · ".join(f"{k} {_answer(v) if isinstance(v, str) else fmt(number(v))}" for k, v in read.items()), 200
+        )
     if isinstance(read, list):
         return clean(", ".join(map(str, read)) or "none", 200)
     found = number(read)
     return clean(fmt(found) if found is not None else value, 120)
 
 
-def _note(row: dict[str, Any]) -> str:
+def _note(row: dict[str, Any], task: str) -> str:
     """How sure it was and what else it thought of, or how far it was off."""
     if (error := number(row.get("error"))) is not None:
+        if task == "retrieval":
+            return f"{error:.0f} others are nearer than its own, the mean of both ways"
+        if task == "multi":
+            return f"error {fmt(error)}: the mean over its tasks of 0 or 1, or of its rank among all"
         return f"off by {fmt(error)}"
     chances = mapping(_json(row.get("probabilities")))
     found = sorted(((p, k) for k, v in chances.items() if (p := number(v)) is not None), reverse=True)

@@ -12,8 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from fuseline.lab.report.answers import quality_plots
 from fuseline.lab.report.gallery import gallery
 from fuseline.lab.report.headline import headline
+from fuseline.lab.report.matches import matches
 from fuseline.lab.report.plots import Line, Plot, curves
 from fuseline.lab.report.read import RunFiles, listing, mapping, number, read_run
+from fuseline.lab.report.several import blocks
 from fuseline.lab.report.tables import (
     PARTS,
     columns,
@@ -95,6 +97,8 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "class_caption": "Each target in its own units."
         if files.task == "regression"
         else "Each class against all others.",
+        "matches": matches(files, part),
+        "several": blocks(files, part),
         "texts": texts(files, part),
         "degradation": degradation(files),
         "gallery": gallery(files),
@@ -115,6 +119,8 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("training", "Training", values["training"]),
         ("metrics", "Metrics", values["metrics"] or values["fold_rows"]),
         ("answers", "Answers and truth", values["confusion"] or values["quality"] or values["class_rows"]),
+        ("tasks", "Task by task", values["several"]),
+        ("found", "What is found", values["matches"]),
         ("texts", "Texts", values["texts"]),
         ("absent", "When inputs are absent", values["degradation"]),
         ("errors", "Worst errors", values["gallery"]),

@@ -152,7 +152,7 @@ def metric_table(files: RunFiles) -> tuple[list[str], list[MetricRow]]:
         first = next(e for e in found if e is not None)
         shown = label(name) + ("" if first.higher_is_better else f"{SPACE}↓")
         watched = name == files.metric
-        rows.append(MetricRow(shown, watched, watched or name in KEY, [_pair(e) for e in found]))
+        rows.append(MetricRow(shown, watched, watched or name.rpartition(".")[2] in KEY, [_pair(e) for e in found]))
     if not any(row.key for row in rows):
         rows = [replace(row, key=True) for row in rows]
     said = {"val": "Validation", "test": "Test"}

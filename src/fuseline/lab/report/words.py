@@ -35,7 +35,10 @@ LABELS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "f1": "F1",
+    "mrr": "MRR",
+    "ndcg": "nDCG",
 }
+WAYS = {"_left_to_right": "left → right", "_right_to_left": "right → left"}
 KEY = (
     "auroc",
     "auprc",
@@ -51,6 +54,11 @@ KEY = (
     "bleu",
     "chrf",
     "rougeL",
+    "mrr",
+    "recall_at_1",
+    "recall_at_5",
+    "recall_at_10",
+    "ndcg_at_10",
 )
 """metrics that are shown first; the others are a click away"""
 BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
@@ -68,7 +76,16 @@ def clean(text: Any, limit: int | None = None) -> str:
 
 def label(metric: str) -> str:
     """`f1_macro` to `F1 (macro)`, `auroc` to `AUROC`; a name that is not known is shown with spaces."""
+    if "." in metric:  # of several tasks: `finding.auroc`
+        task, _, rest = metric.partition(".")
+        return f"{clean(task, 40)}: {label(rest)}"
     bare = metric.removeprefix("val_").removeprefix("test_")
+    for way, said in WAYS.items():
+        if bare.endswith(way):
+            return f"{label(bare.removesuffix(way))} ({said})"
+    if "_at_" in bare:
+        stem, _, k = bare.partition("_at_")
+        return f"{LABELS.get(stem, stem.capitalize())}@{k}"
     if bare in LABELS:
         return LABELS[bare]
     words = bare.split("_")
@@ -80,6 +97,9 @@ def label(metric: str) -> str:
 
 def is_bounded(metric: str) -> bool:
     """Whether the metric lies between 0 and 1, whatever the data."""
+    metric = metric.rpartition(".")[2]
+    if metric.startswith(("recall_at_", "mrr", "ndcg_at_")):
+        return True
     words = [w for w in metric.split("_") if w not in AVERAGES]
     return "_".join(words) in BOUNDED
 

@@ -77,17 +77,20 @@ def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
 def split_rows(recipe: Recipe, table: Table) -> Split:
     """The recipe's split of its table."""
     kind, config = read_task(recipe)
-    target = config.columns[0] if config.columns else None
-    split = make_split(table, recipe.split, target_column=target, stratify=kind.stratify)
+    split = make_split(table, recipe.split, target_column=_spread_by(config), stratify=kind.stratify)
     return keep_apart(table, recipe.split, [split])[0]
 
 
 def fold_rows(recipe: Recipe, table: Table) -> list[Split]:
     """The recipe's folds of its table."""
     kind, config = read_task(recipe)
-    target = config.columns[0] if config.columns else None
-    splits = make_folds(table, recipe.split, target_column=target, stratify=kind.stratify)
+    splits = make_folds(table, recipe.split, target_column=_spread_by(config), stratify=kind.stratify)
     return keep_apart(table, recipe.split, splits)
+
+
+def _spread_by(config: TaskConfig) -> str | None:
+    """The target that a row must have to be in any part."""
+    return config.columns[0] if config.columns and not config.targets_may_be_absent else None
 
 
 def prepare(
@@ -120,8 +123,7 @@ def prepare(
     train = np.flatnonzero(part == 0)
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
-    frame = table.take(train, targets)
-    task = task_type.fit(task_config, {c: frame[c].to_list() for c in targets})
+    task = task_type.fit(task_config, _targets(table, train, targets))
     notes += getattr(task, "notes", ())
     modalities = {}
     for name, plan in plans.items():
@@ -260,11 +262,16 @@ def _count(row: Row, part: int, parser: RowParser, absent: dict[str, np.ndarray]
 
 def _target_summary(prepared: Prepared) -> dict[str, Any]:
     columns = list(prepared.task.columns)
-    cells = {}
-    for part in PARTS:
-        frame = prepared.table.take(prepared.rows(part), columns)
-        cells[part] = {c: frame[c].to_list() for c in columns}
+    cells = {part: _targets(prepared.table, prepared.rows(part), columns) for part in PARTS}
     return {"column": ", ".join(columns), **prepared.task.summary(cells)}
+
+
+def _targets(table: Table, rows: np.ndarray, columns: list[str]) -> dict[str, list[Any]]:
+    """Column -> cells; a task may have no target column at all."""
+    if not columns:
+        return {}
+    frame = table.take(rows, columns)
+    return {column: frame[column].to_list() for column in columns}
 
 
 def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:

@@ -20,7 +20,7 @@ from fuseline.lab.training.cache import Cache, Kept, cell_key
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser, said_of
 from fuseline.runtime.backend import cpu_quota
-from fuseline.tasks import Task
+from fuseline.tasks import Task, read_columns
 
 ROWS_KEPT = 10_000
 """rows of a small table that are read and parsed once"""
@@ -54,7 +54,7 @@ class Reader:
 
     def __init__(self, table: Table, parser: RowParser, task: Task, media: MediaRoot, cache: Cache) -> None:
         self.table, self.parser, self.task, self.media, self.cache = table, parser, task, media, cache
-        self.columns = list(dict.fromkeys((*parser.columns, *task.columns)))
+        self.columns = list(dict.fromkeys((*parser.columns, *read_columns(task))))
         self.frozen: dict[str, tuple[str, Encoder]] = {}
         self._rows: dict[int, Row] = {}
         self._settings = {
@@ -158,7 +158,7 @@ class Reader:
         out = Row(index, {}, None, [])
         try:
             if targets:
-                out.target = self.task.encode({c: self.parser.cell(row.get(c)) for c in self.task.columns})
+                out.target = self.task.encode({c: self.parser.cell(row.get(c)) for c in read_columns(self.task)})
             for name in self.parser.names:
                 out.values[name], note = self.value(name, self.parser.cells(name, row))
                 if note:

@@ -35,6 +35,8 @@ from fuseline.recipe import Recipe, dump_recipe
 from fuseline.tasks.degradation import degradation, subsets
 
 PARITY_ROWS = 16
+KINDS = {"confidence": pl.Float64, "probabilities": pl.String, "error": pl.Float64}
+"""of columns of predictions.parquet that may be absent in every row of a part"""
 
 
 @dataclass
@@ -226,12 +228,19 @@ def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[st
     out |= prepared.task.judge(outputs.targets, outputs.full, decoded)
     if any(d.details is not None for d in decoded):
         out["details"] = [json.dumps(finite(d.details), ensure_ascii=False) for d in decoded]
-    return pl.DataFrame(out, schema_overrides={"confidence": pl.Float64, "probabilities": pl.String})
+    return pl.DataFrame(out, schema_overrides={k: v for k, v in KINDS.items() if k in out})
 
 
 def _numbers(cells: dict[str, Any]) -> dict[str, Any]:
     """Several targets are numbers, which a CSV holds as text."""
-    return {column: float(cell) if isinstance(cell, str) else cell for column, cell in cells.items()}
+    return {column: _number(cell) if isinstance(cell, str) else cell for column, cell in cells.items()}
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
 
 
 def _text(value: Any) -> str:
