@@ -73,6 +73,8 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
     "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
+    # An untrained model is sure of nothing, and near ties would be cut here and kept there.
+    "detection": [{"target": "boxes", "threshold": 0.001, "nms": None, "queries": 4}],
     "generation": [
         {"target": "story", "max_length": 6, "decoder": {"kind": "prefix", "source": "gpt2", "tune": "lora"}},
         {"target": "story", "max_length": 6, "decoder": {"kind": "small", "width": 32}},
@@ -89,13 +91,14 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
         }
     ],
 }
-TASK_INPUTS = {"forecast": ("pulse", "vitals")}
+TASK_INPUTS = {"forecast": ("pulse", "vitals"), "detection": ("picture", "note", "vitals")}
 """what a task reads where it needs more than any inputs"""
 TARGETS: dict[str, list[Any]] = {
     "sick": ["yes", "no"] * 6,
     "grade": ["mild", "worse", "worst"] * 4,
     "labels": ["cold;cough", "cough", "fever"] * 4,
     "score": [float(i) for i in range(12)],
+    "boxes": [[], [{"label": "spot", "xyxy": [10, 8, 22, 30]}, {"label": "mark", "xyxy": [20, 8, 40, 30]}]] * 6,
     "pulse@next": [[[60.0 + i, 70.0 - i], [61.0, None], [62.0 + i, 72.0]] for i in range(12)],
     "story": ["the patient is well", "fever again", "heavy cough 咳嗽", ""] * 3,
     "dose": [1000.0 - 3.5 * i for i in range(12)],

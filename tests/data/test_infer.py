@@ -385,6 +385,32 @@ def test_real_tables(table: str, target: str, kinds: dict[str, str], split: dict
     assert recipe.task.kind == ("regression" if target == "pm2.5" else "classification")
 
 
+BOXES = '[{"label": "car", "xyxy": [10, 20, 60, 50]}]'
+
+
+@pytest.mark.parametrize(
+    ("cells", "options"),
+    [
+        ([BOXES, "[]", None], {}),
+        ([[{"label": "car", "box": [10.0, 20.0, 60.0, 50.0]}], [], None], {}),
+        ([[{"category": "car", "bbox": [70, 20, 60, 10]}], [], None], {"format": "xywh"}),
+        (["[[0.1, 0.2, 0.5, 0.5]]", "[]", None], {"normalised": True}),
+    ],
+)
+def test_boxes_are_a_target_of_detection_and_no_input(cells: list[Any], options: dict[str, Any]) -> None:
+    columns = {"photo": ["a.jpg"] * 60, "boxes": cells * 20, "age": list(range(60))}
+    found = _look("boxes", **columns)
+    assert found.task == {"kind": "detection", "target": "boxes", **options}
+    assert found.split["kind"] == "random"
+    assert _draft(found, "boxes").task.options == {"target": "boxes", **options}
+    assert _look("age", **columns)["boxes"].kind == "ignored"
+
+
+def test_lists_of_other_things_are_no_boxes() -> None:
+    for cells in (['["a", "b"]'] * 60, ["[1, 2, 3, 4]"] * 60, ["[]"] * 60, ['[{"label": "a"}]'] * 60):
+        assert _look("y", y=cells, x=list(range(60))).task["kind"] == "classification"  # type: ignore[index]
+
+
 def test_ids_of_a_graph_beside_the_table_are_an_input(tmp_path: Path) -> None:
     """Its entities are found by their names in a file called like one of edges; numbers that coincide are not."""
     names = [f"station-{i}" for i in range(12)]

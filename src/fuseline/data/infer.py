@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from fuseline.data.beside import Beside
+from fuseline.data.boxlike import box_like
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
 from fuseline.data.series import NEXT, looks_like_series, read_series
 from fuseline.data.suspects import gives_away
@@ -91,7 +92,12 @@ def infer(table: Table, target: str | None = None) -> Inferred:
         if graph is not None:
             columns.append(Column(name, "graph", absent, graph[1], guess.kind, edges=graph[0]))
             continue
-        if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
+        if (
+            task is not None
+            and task["kind"] != "detection"
+            and guess.kind in ("number", "category", "boolean", "date")
+            and len(some) == len(rows)
+        ):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
                 column = Column(name, "leak", absent, f"suspected leak: {why}", guess.kind, guess.slash)
@@ -172,6 +178,12 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     values = [v for v in aim if not is_blank(v)]
     if not values:
         raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
+    boxes = box_like(values)
+    if boxes:
+        detection: dict[str, Any] = {"kind": "detection", "target": target}
+        detection |= {"format": boxes.form} if boxes.form != "xyxy" else {}
+        detection |= {"normalised": True} if boxes.normalised else {}
+        return detection, f"target: {boxes.boxes} boxes on the pictures of {len(values)} rows"
     classification: dict[str, Any] = {"kind": "classification", "target": target}
     if looks_like_series(values[:60]) and (target.endswith(NEXT) or _has_fractions(values[:60])):
         return {"kind": "forecast", "target": target}, "target: lists of numbers, the steps that come next"
@@ -232,6 +244,8 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
         chosen = next((c for c in groups if is_person(c.name)), groups[0])
         return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"
     kind: Literal["stratified", "random"] = "stratified"
+    if task and task["kind"] == "detection":
+        return {"kind": "random"}, "boxes have no classes that could be spread evenly"
     if task and task["kind"] == "generation":
         return {"kind": "random"}, "texts have no shares to keep"
     if task and task["kind"] == "regression":

@@ -190,7 +190,8 @@ class Predictor:
     def _based(self, parsed: Parsed, d: Decoded) -> Answer:
         used = tuple(n for n in self.names if parsed.values[n] is not None)
         absent = tuple(n for n in self.names if parsed.values[n] is None)
-        return Answer(d.value, d.probabilities, d.interval, used, absent, parsed.notes, details=d.details)
+        notes = [*parsed.notes, *d.notes]
+        return Answer(d.value, d.probabilities, d.interval, used, absent, notes, details=d.details)
 
     def predict_frames(
         self, frames: Iterable[tuple[int, Any]], *, media: MediaRoot, batch_size: int = 32

@@ -153,6 +153,11 @@ class Multi:
         for task in self.tasks.values():
             task.check(inputs)
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """What each task has to choose."""
+        own = {name: self._own(name, np.asarray(targets), outputs) for name in self.tasks}
+        return [f"{name}: {said}" for name, task in self.tasks.items() for said in task.settle(*own[name])]
+
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         """float64 (P + K,); None where the row has none of the targets."""
         packed = np.full(self.width + len(self.tasks), np.nan)

@@ -17,6 +17,10 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "detection":
+            from fuseline.lab.heads.detection import DetectionHead
+
+            return DetectionHead
         case "forecast":
             from fuseline.lab.heads.forecast import ForecastHead
 

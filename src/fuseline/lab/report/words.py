@@ -35,6 +35,13 @@ LABELS = {
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "f1": "F1",
+    "map_50_95": "mAP, IoU 0.50 to 0.95",
+    "map_50": "mAP, IoU 0.50",
+    "map_75": "mAP, IoU 0.75",
+    "ap_50_95": "AP, IoU 0.50 to 0.95",
+    "ap_50": "AP, IoU 0.50",
+    "ap_75": "AP, IoU 0.75",
+    "iou": "IoU of right boxes",
     "mrr": "MRR",
     "ndcg": "nDCG",
 }
@@ -54,6 +61,10 @@ KEY = (
     "bleu",
     "chrf",
     "rougeL",
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
     "mrr",
     "recall_at_1",
     "recall_at_5",
@@ -61,7 +72,12 @@ KEY = (
     "ndcg_at_10",
 )
 """metrics that are shown first; the others are a click away"""
-BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
+BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"}) | {
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
+}
 AVERAGES = ("macro", "weighted", "micro")
 
 

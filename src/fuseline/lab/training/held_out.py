@@ -5,7 +5,6 @@ Dimensions: N rows, D model width.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from fuseline.lab.steps import steps_of, to_numpy
 from fuseline.lab.training.prepare import Prepared
 from fuseline.package.files import finite
 from fuseline.tasks.decoding import by_steps, complete
-from fuseline.tasks.labels import answer_text
+from fuseline.tasks.labels import amount_of, answer_text
 
 ROWS = 1000
 """rows answered at most: a few hundred tell a distribution, and large encoders are slow"""
@@ -76,8 +75,8 @@ def _answers(decoded: list[Any]) -> dict[str, Any]:
         if answer.probabilities is not None:
             labels.add(answer_text(answer.value))
             confidence.add(max(answer.probabilities.values()))
-        elif isinstance(answer.value, float) and math.isfinite(answer.value):
-            numbers.add(answer.value)
+        elif (amount := amount_of(answer.value)) is not None:
+            numbers.add(amount)
     if labels.count:
         top = labels.to_dict(labels.count)["top"]
         shares = {label: count / labels.count for label, count in top}

@@ -31,6 +31,8 @@ from fuseline.package.files import settle
 from fuseline.progress import Voice
 from fuseline.tasks.decoding import watched
 
+SHOWN = 4096
+"""training rows that a head is shown before it learns"""
 LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -86,6 +88,14 @@ def _ctrl_c_as_ever(trainer: pl.Trainer) -> Iterator[None]:
             raise
         signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from None
+
+
+def begin(prepared: Prepared, model: FusionModel) -> None:
+    """Show the head training rows once, if it asks for them: all, or some from all over a large table."""
+    rows = prepared.rows("train")
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), SHOWN)).astype(int)]
+    batches = prepared.reader.batches(rows, 256)
+    model.head.begin((batch.arrays, batch.targets) for batch in batches if batch.targets is not None)
 
 
 def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
 from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
+from fuseline.modalities.timeseries import TimeSeriesConfig
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
 from fuseline.tasks import Task, TaskConfig, task_class
@@ -130,7 +131,7 @@ def prepare(
         spec = recipe.inputs[name]
         kinds = dict(spec.columns) if spec.columns else dict.fromkeys(recipe.columns_of(name), "")
         modalities[name] = modality_class(plan.modality).fit(
-            plan.modality_config, kinds, _cells(table, recipe, name, part), media
+            _named_channels(plan.modality_config, table, kinds), kinds, _cells(table, recipe, name, part), media
         )
     notes += [f"{name}: {note}" for name, m in modalities.items() for note in m.notes]
     task.check(modalities)
@@ -145,6 +146,14 @@ def prepare(
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
     return done
+
+
+def _named_channels(config: Any, table: Table, columns: Mapping[str, str]) -> Any:
+    """A table of windows knows its series' channels by name."""
+    if isinstance(table, Windows) and isinstance(config, TimeSeriesConfig) and not config.channels:
+        names = [table.store.channels(c) for c in columns if table.store.has(c)]
+        return config.model_copy(update={"channels": names[0]}) if names else config
+    return config
 
 
 def _without_target(table: Table, targets: list[str], part: np.ndarray, notes: list[str]) -> np.ndarray:
