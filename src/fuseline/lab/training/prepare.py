@@ -19,6 +19,7 @@ from fuseline.data.table import Table
 from fuseline.data.windows import Windows, keep_apart
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, plan_inputs
+from fuseline.lab.heads import head_class
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
@@ -68,8 +69,10 @@ class Prepared:
 
 def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
     """The task's class and its options. Raises FuselineError ``unknown_kind``, ``bad_recipe``."""
-    kind = task_class(recipe.task.kind)
-    return kind, read_options(kind.Config, recipe.task.options, "task")
+    kind, options = task_class(recipe.task.kind), recipe.task.options
+    config = read_options(kind.Config, options, "task")
+    more = head_class(recipe.task.kind).task_options(config)
+    return kind, read_options(kind.Config, {**more, **options}, "task") if more else config
 
 
 def split_rows(recipe: Recipe, table: Table) -> Split:
@@ -122,6 +125,7 @@ def prepare(
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
     task = task_type.fit(task_config, _targets(table, train, targets))
+    notes += getattr(task, "notes", ())
     modalities = {}
     for name, plan in plans.items():
         spec = recipe.inputs[name]
