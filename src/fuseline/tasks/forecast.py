@@ -146,6 +146,10 @@ class Forecast:
             self.channels = inputs[name].channels
             self.config = self.config.model_copy(update={"channels": self.channels})
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to choose."""
+        return []
+
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """`quantiles`: eleven of all numbers of the training targets."""
         rows = (read_series(cell, self.config.target, None) for cell in cells["train"][self.config.target])

@@ -50,6 +50,8 @@ class MultiConfig(TaskConfig):
                 raise ValueError(f"tasks.{name}: a name may not be empty or hold a dot")
             if spec.kind in ("auto", "multi"):
                 raise ValueError(f"tasks.{name}: its kind is one of the other tasks'")
+            if spec.kind == "generation":
+                raise ValueError(f"tasks.{name}: a text is written step by step, by a model of its own")
         if isinstance(self.weights, dict):
             if set(self.weights) != set(self.tasks):
                 raise ValueError("`weights` gives one number to each of `tasks`")
@@ -150,6 +152,11 @@ class Multi:
     def check(self, inputs: Mapping[str, Any]) -> None:
         for task in self.tasks.values():
             task.check(inputs)
+
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """What each task has to choose."""
+        own = {name: self._own(name, np.asarray(targets), outputs) for name in self.tasks}
+        return [f"{name}: {said}" for name, task in self.tasks.items() for said in task.settle(*own[name])]
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         """float64 (P + K,); None where the row has none of the targets."""

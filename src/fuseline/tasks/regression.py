@@ -109,6 +109,10 @@ class Regression:
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Any inputs will do."""
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to choose."""
+        return []
+
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """`quantiles`: eleven of the first target's training cells."""
         values = np.array([float(v) for v in cells["train"][self.columns[0]] if v is not None])

@@ -160,6 +160,10 @@ class Retrieval:
         before_N = np.mean([values[way]["rank"] - 1 for way in WAYS], axis=0)
         return {"error": [float(v) if np.isfinite(v) else None for v in before_N]}
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to choose."""
+        return []
+
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """`sides`: the columns of each."""
         del cells

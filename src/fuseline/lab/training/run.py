@@ -106,6 +106,7 @@ def run(
         )
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.check_metric(prepared, model)
+    loop.begin(prepared, model)
     loop.keep_frozen(prepared, model, voice)
     notes = prepared.notes
     precision = record.data.get("precision") or loop.choose_precision(prepared, model, notes)
@@ -135,7 +136,7 @@ def run(
     clock = time.monotonic()
     metrics = _evaluate(prepared, model, folder, voice)
     record.timed("evaluate", time.monotonic() - clock)
-    record.save(stage="evaluated")
+    record.save(stage="evaluated", notes=list(dict.fromkeys([*record.data["notes"], *prepared.notes])))
     if recipe.evaluation.export:
         clock = time.monotonic()
         voice.say("exporting and replaying without torch")
@@ -186,6 +187,8 @@ def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice
         outputs = run_rows(
             model, prepared.reader, rows, wanted, batch_size=size, voice=voice, title=f"evaluating {part}"
         )
+        if part == "val":
+            prepared.notes += task.settle(outputs.targets, outputs.full)
         groups = None if prepared.groups is None else prepared.groups[rows]
         seed = prepared.recipe.training.seed
         scores = task.score(outputs.targets, outputs.full, bootstrap=spec.bootstrap, seed=seed, groups=groups)
