@@ -301,6 +301,10 @@ class Generation:
         found = text_metrics.rouge([d.value for d in decoded], self.references(targets))
         return {"error": [float(100 - v) for v in found["rougeL"]]}
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to settle."""
+        return []
+
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """Deciles of the texts' lengths in characters, by part."""
         column = self.columns[0]
