@@ -118,10 +118,12 @@ def untrained(table: Table, splits: list[Any]) -> dict[str, list[Figures]]:
         table,
         {"description": DESCRIPTION, "category": {**DESCRIPTION, "column": "category"}, "image": IMAGE},
     )
-    _, same = np.unique(np.array(table.column("description").to_list()), return_inverse=True)
+    texts = table.column("description").to_list()
+    has = np.array([text is not None for text in texts])
+    _, same = np.unique([text or "" for text in texts], return_inverse=True)
     found: dict[str, list[Figures]] = {"chance": [], "minilm: the picture's category": [], "two frozen encoders": []}
     for split in splits:
-        test, train = np.flatnonzero(split.part == 2), np.flatnonzero(split.part < 2)
+        test, train = (np.flatnonzero(has & some) for some in (split.part == 2, split.part < 2))
         text = vectors["description"][test]
         nothing = np.zeros((len(test), 1))
         alike = vectors["image"][test] @ vectors["image"][train].T
