@@ -200,11 +200,20 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     joined = sum(";" in text for text in labels)
     if joined >= 0.1 * len(labels) and len(parts) < len(count):
         return classification | {"mode": "multilabel"}, f"target: {len(parts)} labels, several a row, joined by `;`"
+    if _are_texts(labels, count):
+        median = sorted(map(len, labels))[len(labels) // 2]
+        return {"kind": "generation", "target": target}, f"target: texts to write ({median} characters in the middle)"
     shown = ", ".join(f"{' '.join(k.split())[:30]} {n}" for k, n in count.most_common(4)) + (
         ", …" if len(count) > 4 else ""
     )
     many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
     return classification, f"target: {len(count)} classes ({shown}){many}"
+
+
+def _are_texts(labels: list[str], count: Counter[str]) -> bool:
+    """Sentences that mostly differ are written, not chosen among."""
+    several = sum(len(t.split()) >= 3 or len(t) >= 40 for t in labels)
+    return len(count) > max(20, 0.5 * len(labels)) and several >= 0.5 * len(labels)
 
 
 def _has_fractions(values: list[Any]) -> bool:
@@ -237,6 +246,8 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
     kind: Literal["stratified", "random"] = "stratified"
     if task and task["kind"] == "detection":
         return {"kind": "random"}, "boxes have no classes that could be spread evenly"
+    if task and task["kind"] == "generation":
+        return {"kind": "random"}, "texts have no shares to keep"
     if task and task["kind"] == "regression":
         return {"kind": kind}, "every part holds low and high targets alike"
     return {"kind": kind}, "every part holds the classes in the same shares"

@@ -39,7 +39,10 @@ def answer_text(value: Label | list[Label]) -> str:
 
 
 def amount_of(value: Any) -> float | None:
-    """The one finite number that an answer is, for watching its drift: itself, or of boxes how many; else None."""
+    """The one finite number that an answer is, for watching its drift: itself, of boxes how many, of a text its
+    characters; else None."""
+    if isinstance(value, str):
+        return float(len(value))
     if isinstance(value, list) and all(isinstance(v, dict) and "box" in v for v in value):
         return float(len(value))
     return value if isinstance(value, float) and math.isfinite(value) else None

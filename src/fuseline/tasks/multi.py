@@ -50,6 +50,8 @@ class MultiConfig(TaskConfig):
                 raise ValueError(f"tasks.{name}: a name may not be empty or hold a dot")
             if spec.kind in ("auto", "multi"):
                 raise ValueError(f"tasks.{name}: its kind is one of the other tasks'")
+            if spec.kind == "generation":
+                raise ValueError(f"tasks.{name}: a text is written step by step, by a model of its own")
         if isinstance(self.weights, dict):
             if set(self.weights) != set(self.tasks):
                 raise ValueError("`weights` gives one number to each of `tasks`")

@@ -54,6 +54,11 @@ LAYERS: dict[str, dict[str, int]] = {
     "audio-hf-whisper": {"heads": 2, "feed_forward": 2, "channels": 1},
     "audio-hf-ast": {"heads": 2, "feed_forward": 2},
     "tabular-small": {"heads": 1, "feed_forward": 1},
+    "video-small": {"heads": 1, "feed_forward": 1, "channels": 1},
+    "video-hf-videomae": {"heads": 2, "feed_forward": 2},
+    "images-small": {"channels": 1},
+    "texts-small": {"heads": 1, "feed_forward": 1},
+    "document-small": {"heads": 1, "feed_forward": 1},
 }
 FUSIONS: dict[str, dict[str, int]] = {
     "fusion-sum": {},
@@ -96,7 +101,7 @@ def _numbers(model: nn.Module) -> list[str]:
     return [f"{path} {module.extra_repr()}" for path, module in model.named_modules()]
 
 
-@pytest.mark.parametrize("name", case_names("text", "image", "audio", "tabular"))
+@pytest.mark.parametrize("name", case_names("text", "image", "audio", "tabular", "video", "document"))
 def test_encoders_of_every_family(name: str, tmp_path: Path) -> None:
     subject = subject_of(name, tmp_path)
     width = subject.model.encoders[0].width

@@ -41,6 +41,11 @@ ENCODERS: dict[str, dict[str, tuple[tuple[int, ...], int, int]]] = {
     "audio-hf-whisper": {"backbone.model.layers": (BOTH, 2, 0)},
     "audio-hf-ast": {"backbone.model.layers": (BOTH, 2, 0)},
     "tabular-small": {"blocks": ((0,), 1, 0)},
+    "video-small": {"blocks": ((0,), 1, 0)},
+    "video-hf-videomae": {"model.encoder.layer": (BOTH, 2, 0)},
+    "images-small": {},
+    "texts-small": {"item.blocks": ((0,), 1, 0)},
+    "document-small": {"blocks": ((0,), 1, 0)},
 }
 FUSIONS: dict[str, dict[str, tuple[tuple[int, ...], int, int]]] = {
     "fusion-sum": {"functions": ((0, 1, 2, 3), 4, 2)},  # it calls its first and its last by name
@@ -60,7 +65,7 @@ def _below(stacks: list[Stack], part: str, prefix: str) -> dict[str, tuple[tuple
     return {s.path.removeprefix(prefix): (s.removable, s.length, s.least) for s in own}
 
 
-@pytest.mark.parametrize("name", case_names("text", "image", "audio", "tabular"))
+@pytest.mark.parametrize("name", case_names("text", "image", "audio", "tabular", "video", "document"))
 def test_encoders_of_every_family(name: str, tmp_path: Path) -> None:
     subject = subject_of(name, tmp_path)
     batch = batch_of(subject)

@@ -13,6 +13,7 @@ from fuseline.lab.export.samples import spread
 from fuseline.modalities import Modality
 from fuseline.modalities.audio import Audio, AudioConfig
 from fuseline.modalities.image import Image, ImageConfig
+from fuseline.modalities.several import Texts
 from fuseline.modalities.text import Text, TextConfig, train_tokenizer
 
 Arrays = Mapping[str, np.ndarray]
@@ -115,3 +116,17 @@ def test_lengths_are_spread_over_the_whole(low: int, high: int, step: int) -> No
     assert len(lengths) <= 13
     if high - low > 12 * step:
         assert {(n // step) % 2 for n in lengths} == {0, 1}
+
+
+def test_a_set_is_tried_at_every_number_of_items_and_every_length_of_them() -> None:
+    item = Text(TextConfig(max_length=9), "notes", train_tokenizer(["some words"], 300))
+    notes: dict[str, Modality] = {"notes": Texts(3, item)}
+    rng, seen = np.random.default_rng(0), set()
+    for case in cases(notes, (1, 3), 12):
+        arrays = made_arrays(notes, case, rng)
+        if not case.absent:
+            assert arrays["notes.ids"].shape == (case.rows, case.lengths["notes"], case.lengths["notes.T"])
+            seen.add(arrays["notes.ids"].shape[1:])
+    assert {n for n, _ in seen} == {1, 2, 3}
+    assert {t for _, t in seen} == set(range(1, 10))
+    assert {(1, 1), (3, 9)} <= seen

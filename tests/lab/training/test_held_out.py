@@ -76,7 +76,7 @@ def test_numbers_have_a_sketch_and_broken_cells_a_share(tmp_path: Path) -> None:
         picture=pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("media/3.png")).otherwise("picture")
     )
     frame.write_csv(table)
-    inputs = made.INPUTS | {"picture": made.INPUTS["picture"] | {"on_bad_cell": "absent"}}
+    inputs = {n: made.INPUTS[n] for n in made.FEW} | {"picture": made.INPUTS["picture"] | {"on_bad_cell": "absent"}}
     recipe = made.recipe(
         table,
         inputs=inputs,

@@ -25,6 +25,11 @@ class Head(nn.Module):
         recipe sets it, this is left aside. `config`: the task's."""
         return MappingProxyType({})
 
+    @classmethod
+    def task_options(cls, config: Any) -> Mapping[str, Any]:
+        """Options of the task that the head brings (a pretrained decoder: its tokenizer). What the recipe sets wins."""
+        return MappingProxyType({})
+
     def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         """Outputs that `Task.decode` reads, in the target's own units, B first; all of them are exported."""
         raise TypeError("Head is abstract")
@@ -40,6 +45,10 @@ class Head(nn.Module):
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         """Mean loss of a batch, one scalar. `targets`: `Task.encode` stacked on axis 0."""
         raise TypeError("Head is abstract")
+
+    def validation(self, outputs: dict[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """What validation keeps of a batch for `Task.score`, B first: the outputs, unless they are too much."""
+        return outputs
 
 
 Config = Any

@@ -45,6 +45,8 @@ LARGEST_FILE = 64 * 2**20
 MAX_PIXELS = 100_000_000
 WAVE = 120
 """bars of a drawn sound"""
+STEPS = 6
+"""numbers of a forecast that are written out"""
 
 
 @dataclass
@@ -249,10 +251,15 @@ def _json(text: Any) -> Any:
 def _answer(value: Any, *, numeric: bool = False) -> str:
     """An answer or a target: predictions.parquet holds them as text, numbers and lists of labels as JSON."""
     read = _json(value) if numeric or (isinstance(value, str) and value.startswith("[")) else value
+    if isinstance(read, dict) and any(isinstance(v, list) for v in read.values()):
+        return clean(" · ".join(f"{k} {_answer(v)}" for k, v in list(read.items())[:3]), 200)
     if isinstance(read, dict):
         return clean(
             " · ".join(f"{k} {_answer(v) if isinstance(v, str) else fmt(number(v))}" for k, v in read.items()), 200
         )
+    if isinstance(read, list) and read and all(v is None or number(v) is not None for v in read):
+        more = f", … ({len(read)} steps)" if len(read) > STEPS else ""
+        return clean(", ".join("–" if v is None else fmt(number(v)) for v in read[:STEPS]) + more, 200)
     if isinstance(read, list):
         return clean(", ".join(map(str, read)) or "none", 200)
     found = number(read)

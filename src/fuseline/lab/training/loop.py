@@ -29,6 +29,7 @@ from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.stream import Stream, steps_per_epoch
 from fuseline.package.files import settle
 from fuseline.progress import Voice
+from fuseline.tasks.decoding import watched
 
 SHOWN = 4096
 """training rows that a head is shown before it learns"""
@@ -148,7 +149,7 @@ def fit(
     # the first interval had, so that a shorter last one would end without a validation.
     interval_steps = math.ceil(total / intervals)
     total = intervals * interval_steps
-    metric = prepared.task.metric if spec.metric == "auto" else spec.metric
+    metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0)
@@ -228,7 +229,7 @@ def check_metric(prepared: Prepared, model: FusionModel) -> None:
         return
     batch = prepared.reader.batch(prepared.rows("train")[:4])
     assert batch.targets is not None
-    outputs = model.eval()(batch.arrays, batch.present_BM)
+    outputs = model.eval().head.validation(model(batch.arrays, batch.present_BM), batch.targets)
     known = prepared.task.score(
         batch.targets.numpy(), {k: v.numpy() for k, v in outputs.items()}, details=False
     ).metrics

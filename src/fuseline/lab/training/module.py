@@ -84,7 +84,8 @@ class TrainModule(pl.LightningModule):
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss = self.model.head.loss(outputs, batch.targets)
-        self.validation.append(({k: v.float().cpu() for k, v in outputs.items()}, batch.targets.cpu(), loss.cpu()))
+        kept = self.model.head.validation(outputs, batch.targets)
+        self.validation.append(({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":
