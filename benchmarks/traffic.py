@@ -36,11 +36,6 @@ def recipe(encoder: dict[str, Any], epochs: int, seed: int) -> dict[str, Any]:
         },
         "inputs": {
             "speed": {"modality": "timeseries", "encoder": {"kind": "sensors", **encoder}},
-            "calendar": {
-                "modality": "timeseries",
-                "column": "calendar@next",
-                "encoder": {"kind": "small", "width": 32},
-            },
         },
         "task": {"kind": "forecast", "target": "speed@next"},
         "split": {"kind": "time", "time": "time", "val": 0.0, "test": 0.2},
