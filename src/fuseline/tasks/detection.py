@@ -49,7 +49,7 @@ class DetectionConfig(TaskConfig):
         None,
         ge=1,
         le=900,
-        description="boxes that the model proposes; default: three times the most of a training row, at least 6",
+        description="boxes that the model proposes; default: three times a training row's most, at least 6",
     )
     threshold: float | Literal["auto"] = Field(
         "auto", description="score from which on a box is answered; auto: that of the best F1 on validation rows"
