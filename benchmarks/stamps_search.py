@@ -41,12 +41,20 @@ IMAGE = {"modality": "image", "encoder": {"kind": "efficientnet-lite0", "tune": 
 SPEECH = {"modality": "audio", "max_seconds": 2.5, "encoder": {"kind": "small", "channels": [16, 32, 64]}}
 BASE: dict[str, Any] = {
     "split": {"kind": "group", "group": "description", "folds": 5},
-    "fusion": {"kind": "sum", "width": 256, "input_dropout": 0.6, "head_dropout": 0.1},
-    "training": {"epochs": 60, "batch_size": 128, "learning_rate": 1e-3, "precision": "float32", "loggers": []},
+    "fusion": {"kind": "sum", "width": 256, "input_dropout": 0.5, "head_dropout": 0.1},
+    "training": {
+        "epochs": 60,
+        "patience": 60,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "precision": "float32",
+        "loggers": [],
+    },
     "evaluation": {**LEAN, "degradation": True},
 }
 MODELS: dict[str, dict[str, Any]] = {
-    "description": {"inputs": {"description": DESCRIPTION, "image": IMAGE}},
+    "description": {"inputs": {"description": DESCRIPTION, "image": IMAGE}, "task": {"locked": "left"}},
+    "description, not locked": {"inputs": {"description": DESCRIPTION, "image": IMAGE}},
     "speech_fr": {"inputs": {"speech_fr": SPEECH, "image": IMAGE}, "training": {"epochs": 20}},
     "description + speech_fr": {
         "inputs": {"description": DESCRIPTION, "speech_fr": SPEECH, "image": IMAGE},
@@ -118,10 +126,12 @@ def untrained(table: Table, splits: list[Any]) -> dict[str, list[Figures]]:
         table,
         {"description": DESCRIPTION, "category": {**DESCRIPTION, "column": "category"}, "image": IMAGE},
     )
-    _, same = np.unique(np.array(table.column("description").to_list()), return_inverse=True)
+    texts = table.column("description").to_list()
+    has = np.array([text is not None for text in texts])
+    _, same = np.unique([text or "" for text in texts], return_inverse=True)
     found: dict[str, list[Figures]] = {"chance": [], "minilm: the picture's category": [], "two frozen encoders": []}
     for split in splits:
-        test, train = np.flatnonzero(split.part == 2), np.flatnonzero(split.part < 2)
+        test, train = (np.flatnonzero(has & some) for some in (split.part == 2, split.part < 2))
         text = vectors["description"][test]
         nothing = np.zeros((len(test), 1))
         alike = vectors["image"][test] @ vectors["image"][train].T

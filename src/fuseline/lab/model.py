@@ -55,12 +55,16 @@ class FusionModel(nn.Module):
         self.adapters = nn.ModuleList(Adapter(e.width, width, dropout) for e in encoders)
         self.fusion = fusion
         self.head = head
+        head.meet(dict(zip(self.names, encoders, strict=True)))
 
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
         tokens: dict[str, Tokens] = {}
         for name, encoder, adapter in zip(self.names, self.encoders, self.adapters, strict=True):
             own = {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
-            tokens[name] = adapter(_kept(own) if "tokens" in own else encoder(**own))
+            kept = _kept(own) if "tokens" in own else encoder(**own)
+            if self.head.reads_encoded:
+                kept = kept._replace(aside={**(kept.aside or {}), "encoded": kept.values_BTD})
+            tokens[name] = adapter(kept)
         return tokens
 
     def forward(self, arrays: Mapping[str, Tensor], present_BM: Tensor) -> dict[str, Tensor]:

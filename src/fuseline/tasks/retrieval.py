@@ -44,6 +44,11 @@ class RetrievalConfig(TaskConfig):
         description="infonce: softmax over the batch, both ways (CLIP); siglip: a sigmoid a pair (Zhai et al. 2023)",
     )
     dim: int = Field(128, ge=2, le=4096, description="E: numbers of a side's vector")
+    locked: Literal["none", "left", "right"] = Field(
+        "none",
+        description="a side of one frozen input that keeps its encoder's own vector, and the other learns to meet it "
+        "(LiT, Zhai et al. 2022): for few rows. E is then that encoder's width",
+    )
     temperature: float = Field(
         0.07, gt=0, le=10, description="what similarities are divided by at the start; it is learned"
     )
@@ -100,6 +105,9 @@ class Retrieval:
             for name in getattr(self.config, side):
                 if name not in inputs:
                     raise FuselineError("bad_recipe", f"task.{side} names {name!r}, which is no input", known)
+        if self.config.locked != "none" and len(getattr(self.config, self.config.locked)) != 1:
+            hint = f"leave one input in task.{self.config.locked}, or set locked: none"
+            raise FuselineError("bad_recipe", "task.locked: a locked side is one input", hint)
         idle = [n for n in inputs if n not in (*self.config.left, *self.config.right)]
         if idle:
             hint = "name it in task.left or task.right, or remove it"

@@ -30,6 +30,12 @@ class Head(nn.Module):
         """Options of the task that the head brings (a pretrained decoder: its tokenizer). What the recipe sets wins."""
         return MappingProxyType({})
 
+    reads_encoded = False
+    """whether `Tokens.aside` shall also hold the encoder's own tokens, as `encoded` (B, T, its width)"""
+
+    def meet(self, encoders: Mapping[str, nn.Module]) -> None:
+        """Called once, when the model around the head is built: for heads that look at an encoder's own tokens."""
+
     def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         """Outputs that `Task.decode` reads, in the target's own units, B first; all of them are exported."""
         raise TypeError("Head is abstract")

@@ -36,6 +36,11 @@ class MultiHead(Head):
         fixed = [float(weights[n]) if isinstance(weights, dict) else 1.0 for n in self.names]
         self.register_buffer("weight_K", torch.tensor(fixed), persistent=False)
 
+    def meet(self, encoders: Mapping[str, nn.Module]) -> None:
+        for head in self.heads:
+            head.meet(encoders)
+        self.reads_encoded = any(head.reads_encoded for head in self.heads)
+
     @classmethod
     def needs(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
         from fuseline.lab.heads import head_class
