@@ -41,15 +41,15 @@ RECIPE: dict[str, Any] = {
         "target": "boxes",
         "mirror": True,
         "mirror_labels": {"Left Lung": "Right Lung"},
-        "zoom": 0.2,
+        "zoom": 0.15,
         "layers": 2,
     },
     # All epochs are run and a tenth of the patients choose the threshold.
     "split": {"kind": "group", "group": "patient", "folds": 5, "val": 0.1},
     "fusion": {"kind": "attention", "layers": 1, "width": 64},
     "training": {
-        "epochs": 40,
-        "batch_size": 16,
+        "epochs": 30,
+        "batch_size": 8,
         "learning_rate": 3e-3,
         "patience": 40,
         "precision": "float32",
