@@ -74,7 +74,8 @@ def recipe(table: Path, frames: int, epochs: int, seed: int) -> dict[str, Any]:
         "split": {"kind": "stratified", "val": 0.15, "test": 0.3, "seed": seed},
         "fusion": {"kind": "attention", "width": 64},
         "training": {
-            "epochs": epochs, "learning_rate": 2e-3, "batch_size": 32, "patience": epochs, "seed": seed, "precision": "float32", "loggers": [],
+            "epochs": epochs, "learning_rate": 2e-3, "batch_size": 32, "patience": epochs, "seed": seed,
+            "precision": "float32", "loggers": [],
         },
         "evaluation": LEAN,
     }  # fmt: skip
