@@ -19,10 +19,12 @@ from pydantic_core import PydanticUndefined
 
 from fuseline import recipe
 from fuseline.lab.build import ModelOptions
+from fuseline.lab.decoders import DECODERS, decoder_class
 from fuseline.lab.encoders import ENCODERS, SETS, encoder_class
 from fuseline.lab.fusion import FUSIONS, fusion_class
 from fuseline.modalities import MODALITIES, modality_class
 from fuseline.tasks import TASKS, task_class
+from fuseline.tasks.decoding import Decoding
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "recipe.md"
 
@@ -136,6 +138,10 @@ def page() -> str:
     lines += section("task", recipe.Component, "The keys of its kind (below) stand here too.")
     for name in TASKS:
         lines += section(f"task, kind: {name}", task_class(name).Config, level=3)
+    lines += section("task.decoding", Decoding, "Of the task generation. A caller may ask for others.", 3)
+    for name in DECODERS:
+        cls_d = decoder_class(name)
+        lines += section(f"task.decoder, kind: {name}", cls_d.Config, first_paragraph(cls_d), 3)
     lines += section("split", recipe.SplitSpec)
     lines += section(
         "fusion", ModelOptions, "`kind` chooses one of the fusions below, `attention` where nothing is said."

@@ -175,7 +175,7 @@ class _Fusion(BaseEstimator):
             frame = self._frame(X, fitting=False)
             for start in range(0, frame.height, BATCH):
                 rows = self._parsed(frame[start : start + BATCH].to_dicts(), start)
-                parts.append(expected_outputs(self.model_, self.parser_, rows, BATCH))
+                parts.append(expected_outputs(self.model_, self.parser_, rows, BATCH, task=self.task_))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def save(self, path: str | Path) -> Path:

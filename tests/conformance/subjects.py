@@ -20,6 +20,7 @@ import made
 import numpy as np
 import soundfile
 import torch
+import writers
 from lab.encoders import tiny
 
 from fuseline.data.table import Table
@@ -29,11 +30,12 @@ from fuseline.lab.export import export_package
 from fuseline.lab.export.package import expected_outputs
 from fuseline.lab.fusion import FUSIONS
 from fuseline.lab.model import FusionModel
+from fuseline.lab.training.prepare import read_task
 from fuseline.modalities import MediaRoot, modality_class
 from fuseline.modalities.rows import RowParser
-from fuseline.recipe import parse_recipe, read_options
+from fuseline.recipe import parse_recipe
 from fuseline.runtime import Predictor, load
-from fuseline.tasks import TASKS, task_class
+from fuseline.tasks import TASKS
 
 Outputs = dict[str, np.ndarray]
 Runner = Callable[[Sequence[Mapping[str, Any]]], Outputs]
@@ -71,6 +73,13 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "classification": [{"target": "sick"}, {"target": "grade"}, {"target": "labels"}],
     "regression": [{"target": "score"}, {"targets": ["score", "dose"]}],
     "forecast": [{"target": "pulse@next"}, {"target": "pulse@next", "quantiles": [0.25, 0.5], "season": 3}],
+    # An untrained model is sure of nothing, and near ties would be cut here and kept there.
+    "detection": [{"target": "boxes", "threshold": 0.001, "nms": None, "queries": 4}],
+    "generation": [
+        {"target": "story", "max_length": 6, "decoder": {"kind": "prefix", "source": "gpt2", "tune": "lora"}},
+        {"target": "story", "max_length": 6, "decoder": {"kind": "small", "width": 32}},
+        {"target": "story", "max_length": 6, "decoder": {"kind": "seq2seq", "source": "t5", "tune": "full"}},
+    ],
     "retrieval": [{"left": ["note"], "right": ["vitals"], "dim": 16}],
     "multi": [
         {
@@ -82,14 +91,16 @@ TASK_OPTIONS: dict[str, list[dict[str, Any]]] = {
         }
     ],
 }
-TASK_INPUTS = {"forecast": ("pulse", "vitals")}
+TASK_INPUTS = {"forecast": ("pulse", "vitals"), "detection": ("picture", "note", "vitals")}
 """what a task reads where it needs more than any inputs"""
 TARGETS: dict[str, list[Any]] = {
     "sick": ["yes", "no"] * 6,
     "grade": ["mild", "worse", "worst"] * 4,
     "labels": ["cold;cough", "cough", "fever"] * 4,
     "score": [float(i) for i in range(12)],
+    "boxes": [[], [{"label": "spot", "xyxy": [10, 8, 22, 30]}, {"label": "mark", "xyxy": [20, 8, 40, 30]}]] * 6,
     "pulse@next": [[[60.0 + i, 70.0 - i], [61.0, None], [62.0 + i, 72.0]] for i in range(12)],
+    "story": ["the patient is well", "fever again", "heavy cough 咳嗽", ""] * 3,
     "dose": [1000.0 - 3.5 * i for i in range(12)],
 }
 
@@ -179,6 +190,9 @@ class Subject:
         options: dict[str, Any] = {"fusion": {"kind": case.fusion, "width": WIDTH}}
         kind, number = case.task
         options["task"] = {"kind": kind, **TASK_OPTIONS[kind][number]}
+        if "source" in (decoder := options["task"].get("decoder", {})):  # a tiny language model stands for one
+            source = writers.language_model(folder / decoder["source"], decoder["source"])
+            options["task"]["decoder"] = {**decoder, "source": str(source)}
         options["inputs"] = {name: self._input(name) for name in case.inputs}
         self.recipe = parse_recipe(made.recipe(**options))
         plans = plan_inputs(self.recipe)
@@ -194,8 +208,7 @@ class Subject:
             fitting = ({c: row[c] for c in columns} for row in raw)
             modalities[name] = modality_class(plan.modality).fit(plan.modality_config, columns, fitting, self.media)
         self.parser = RowParser(self.recipe, modalities)
-        task = task_class(kind)
-        config = read_options(task.Config, self.recipe.task.options, "task")
+        task, config = read_task(self.recipe)
         self.task = task.fit(config, {c: TARGETS[c] for c in config.columns})
         self.task.check(modalities)
         self.model = disturbed(build_model(self.recipe, plans, modalities, self.task).eval())
@@ -238,7 +251,7 @@ class Subject:
 
     def run(self, rows: Sequence[Mapping[str, Any]]) -> Outputs:
         """The model's own outputs, all rows in one batch."""
-        return expected_outputs(self.model, self.parser, rows, batch=len(rows))
+        return expected_outputs(self.model, self.parser, rows, batch=len(rows), task=self.task)
 
     @torch.no_grad()
     def run_arrays(self, arrays: Mapping[str, np.ndarray]) -> Outputs:

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from fuseline.data import infer as infer_module
 from fuseline.data.draft import draft_recipe, scalar
+from fuseline.data.draft_forecast import draft_forecast
 from fuseline.data.infer import Inferred, infer
 from fuseline.data.table import Table
+from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.recipe import Recipe, parse_recipe
 
@@ -383,6 +385,32 @@ def test_real_tables(table: str, target: str, kinds: dict[str, str], split: dict
     assert recipe.task.kind == ("regression" if target == "pm2.5" else "classification")
 
 
+BOXES = '[{"label": "car", "xyxy": [10, 20, 60, 50]}]'
+
+
+@pytest.mark.parametrize(
+    ("cells", "options"),
+    [
+        ([BOXES, "[]", None], {}),
+        ([[{"label": "car", "box": [10.0, 20.0, 60.0, 50.0]}], [], None], {}),
+        ([[{"category": "car", "bbox": [70, 20, 60, 10]}], [], None], {"format": "xywh"}),
+        (["[[0.1, 0.2, 0.5, 0.5]]", "[]", None], {"normalised": True}),
+    ],
+)
+def test_boxes_are_a_target_of_detection_and_no_input(cells: list[Any], options: dict[str, Any]) -> None:
+    columns = {"photo": ["a.jpg"] * 60, "boxes": cells * 20, "age": list(range(60))}
+    found = _look("boxes", **columns)
+    assert found.task == {"kind": "detection", "target": "boxes", **options}
+    assert found.split["kind"] == "random"
+    assert _draft(found, "boxes").task.options == {"target": "boxes", **options}
+    assert _look("age", **columns)["boxes"].kind == "ignored"
+
+
+def test_lists_of_other_things_are_no_boxes() -> None:
+    for cells in (['["a", "b"]'] * 60, ["[1, 2, 3, 4]"] * 60, ["[]"] * 60, ['[{"label": "a"}]'] * 60):
+        assert _look("y", y=cells, x=list(range(60))).task["kind"] == "classification"  # type: ignore[index]
+
+
 def test_ids_of_a_graph_beside_the_table_are_an_input(tmp_path: Path) -> None:
     """Its entities are found by their names in a file called like one of edges; numbers that coincide are not."""
     names = [f"station-{i}" for i in range(12)]
@@ -430,7 +458,7 @@ MP4 = b"\0\0\0\x18ftypisom" + bytes(200)
         ([[f"no fever on day {i}", "slept well"] for i in range(9)], "texts"),
         ([f'["no fever on day {i}", "slept well"]' for i in range(9)], "texts"),
         ([["mild", "left"], ["severe"]] * 9, "ignored"),
-        ([[1.0, 2.0]] * 9, "ignored"),
+        ([[1.0, 2.0]] * 9, "timeseries"),
         ([f"fever; chills on day {i}; no rash" for i in range(9)], "text"),
     ],
 )
@@ -456,3 +484,42 @@ def test_a_page_and_its_words_are_one_input() -> None:
     two = _draft(_look(a=[PNG] * 9, b=[PNG] * 9, ocr=OCR, y=["a", "b", "a"] * 3, target="y"), "y")
     assert {n: i.modality for n, i in two.inputs.items()} == {"ocr": "document", "a": "image", "b": "image"}
     assert two.inputs["ocr"].columns == {"ocr": "words"}
+
+
+def test_series_are_inputs_and_what_comes_next_is_forecast() -> None:
+    past = [[1.5 * i, None, 2.0] for i in range(9)]
+    found = _look(load=past, text=[json.dumps(p) for p in past], **{"load@next": [[2, 3]] * 9}, target="load@next")
+    assert {c.name: c.kind for c in found.columns} == {
+        "load": "timeseries",
+        "text": "timeseries",
+        "load@next": "target",
+    }
+    assert found.task == {"kind": "forecast", "target": "load@next"}
+    assert _draft(found, "load@next").inputs["load"].modality == "timeseries"
+    labels = _look(x=past, y=[[1, 2], [3], [1, 3]] * 3, target="y").task
+    assert labels is not None
+    assert labels["kind"] == "classification", "whole numbers may be labels"
+
+
+@pytest.mark.parametrize("split_date", [True, False])
+def test_a_long_table_is_drafted_as_windows(tmp_path: Path, split_date: bool) -> None:
+    hours = [datetime.datetime(2024, 1, 1) + datetime.timedelta(hours=i) for i in range(90)]
+    when = {"at": [h.isoformat() for h in hours]}
+    if split_date:
+        when = {part: [getattr(h, part) for h in hours] for part in ("year", "month", "day", "hour")}
+    frame = {**when, "load.kw": [20 + i % 24 + i / 7 for i in range(90)], "wind": ["N", "S", "calm"] * 30}
+    frame["note"] = [f"nothing special happened on hour {i} of this table" for i in range(90)]
+    path = tmp_path / "long.csv"
+    pl.DataFrame(frame).write_csv(path)
+    text, inferred = draft_forecast("long.csv", Table.open(path), "load.kw", horizon=6, history=None)
+    recipe = parse_recipe(yaml.safe_load(text))
+    assert recipe.table.windows is not None
+    assert recipe.table.windows.time == (("year", "month", "day", "hour") if split_date else "at")
+    assert (recipe.table.windows.history, recipe.table.windows.horizon) == (12, 6)
+    assert recipe.table.windows.series["others"][-1] == "wind"
+    windows = open_table(path, recipe.table)
+    windows.require([c for name in recipe.inputs for c in recipe.columns_of(name)] + ["load.kw@next"])
+    assert (inferred["note"].kind, inferred["load.kw"].kind) == ("ignored", "target")
+    with pytest.raises(FuselineError) as caught:
+        draft_forecast("", Table.open(path), "note", horizon=6, history=None)
+    assert caught.value.code == "bad_usage"

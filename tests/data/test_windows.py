@@ -169,3 +169,9 @@ def test_a_table_of_windows_is_left_as_it_is():
     long = open_table(pl.DataFrame({"t": [1, 2, 3], "x": [1, 2, 3]}), spec)
     assert isinstance(long, Windows)
     assert open_table(long, spec) is long
+
+
+def test_no_rows_are_none():
+    table = windows({"x": [1.0] * 5}, series={"all": "*"})
+    frame = table.take(np.zeros(0, dtype=np.int64))
+    assert frame.shape == (0, len(table.columns))

@@ -338,3 +338,26 @@ def test_dicom_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
     with pytest.raises(FuselineError, match=r"fuseline\[dicom\]") as caught:
         made().parse({"x": data}, NO_FILES)
     assert caught.value.code == "missing_extra"
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (40, 30)), (3, (40, 30)), (6, (30, 40)), (8, (30, 40))])
+def test_sides_are_those_of_the_picture_as_it_is_seen(orientation: int, size: tuple[int, int]) -> None:
+    exif = Pillow.Exif()
+    exif[274] = orientation
+    image = made(sides=True)
+    value = image.parse({"x": save(photo(), "JPEG", exif=exif)}, NO_FILES)
+    batch = image.collate([value, None, np.zeros((16, 16, 3), np.uint8)])
+    assert batch["sides"].dtype == np.float32
+    assert batch["sides"].tolist() == [list(size), [16, 16], [16, 16]]
+    assert batch.keys() == image.arrays().keys()
+
+
+def test_where_sides_are_handed_over_they_are_content() -> None:
+    """The same pixels of a larger picture are another value: boxes in it are elsewhere."""
+    white = [save(Pillow.new("RGB", size, "white"), "PNG") for size in ((40, 40), (80, 80))]
+    for sides in (False, True):
+        image = made(sides=sides)
+        small, large = (image.parse({"x": w}, NO_FILES) for w in white)
+        assert small is not None
+        assert large is not None
+        assert (image.digest(small) == image.digest(large)) is not sides

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from fuseline.errors import FuselineError
-from fuseline.tasks.labels import classes_of, find, parse_label, parse_labels, positive_of, text_of
+from fuseline.tasks.labels import amount_of, classes_of, find, parse_label, parse_labels, positive_of, text_of
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,9 @@ def test_an_unseen_label_names_what_was_meant():
     with pytest.raises(FuselineError, match="did you mean 'happy'") as caught:
         find("Hapy", {"happy": 0, "sad": 1}, "y")
     assert caught.value.code == "bad_cell"
+
+
+def test_what_an_answer_amounts_to() -> None:
+    box = {"box": [1.0, 2.0, 3.0, 4.0], "label": "car", "score": 0.9}
+    found = [amount_of(v) for v in (2.5, [box, box], [], float("nan"), ["a"], "a", None, True)]
+    assert found == [2.5, 2.0, 0.0, None, None, 1.0, None, None]

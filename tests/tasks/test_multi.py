@@ -150,8 +150,8 @@ def test_summary_is_each_tasks_of_the_rows_that_have_its_target() -> None:
     [
         ({"tasks": {"finding": TASKS["finding"]}}, "at least 2"),
         ({"tasks": {"a.b": TASKS["finding"], "age": TASKS["age"]}}, "hold a dot"),
-        ({"tasks": {"a": {"kind": "multi"}, "age": TASKS["age"]}}, "one of the other tasks"),
-        ({"tasks": {"a": {"kind": "classify"}, "age": TASKS["age"]}}, "no task of kind 'classify'"),
+        ({"tasks": {"a": {"kind": "multi"}, "age": TASKS["age"]}}, "'multi' cannot be one of several"),
+        ({"tasks": {"a": {"kind": "forecast"}, "age": TASKS["age"]}}, "'forecast' cannot be one of several"),
         ({"tasks": {"a": {"kind": "regression", "los": "mse"}, "age": TASKS["age"]}}, "task.tasks.a.los: unknown key"),
         ({"tasks": TASKS, "weights": {"age": 1.0}}, "one number to each"),
         ({"tasks": {k: TASKS[k] for k in ("finding", "age")}, "weights": {"finding": 0, "age": 0}}, "above 0"),

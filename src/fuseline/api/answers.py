@@ -13,7 +13,7 @@ from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
 from fuseline.progress import voice
-from fuseline.runtime import Predictor, load
+from fuseline.runtime import Answer, Predictor, load
 
 
 def _table_for(
@@ -134,7 +134,7 @@ def predict(
                     writer.writerow(
                         [
                             start + i,
-                            answer.value if isinstance(answer.value, (str, int, float)) else _dump(answer.value),
+                            _value(answer),
                             confidence,
                             _dump(answer.probabilities),
                             _dump(answer.used),
@@ -221,6 +221,13 @@ def batch(
         resume=resume,
         voice=voice("quiet" if quiet else "auto"),
     )
+
+
+def _value(answer: Answer) -> Any:
+    value = answer.value
+    if isinstance(value, (str, int, float)):
+        return value
+    return "" if answer.error else json.dumps(value, ensure_ascii=False, default=str)  # an empty list is an answer
 
 
 def _dump(value: Any) -> str:

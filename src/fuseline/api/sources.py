@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fuseline.data.draft import draft_recipe
+from fuseline.data.draft_forecast import draft_forecast
 from fuseline.data.infer import infer, infer_many, infer_pair
 from fuseline.data.table import Table
 from fuseline.data.windows import open_windows
@@ -24,7 +25,13 @@ PART = "part given by file"
 
 
 def init(
-    table: Any, target: str | Sequence[str] | None = None, *, left: Sequence[str] = (), right: Sequence[str] = ()
+    table: Any,
+    target: str | Sequence[str] | None = None,
+    *,
+    left: Sequence[str] = (),
+    right: Sequence[str] = (),
+    horizon: int | None = None,
+    history: int | None = None,
 ) -> tuple[str, Inferred]:
     """A commented recipe for a table, and what was decided about each column and why.
 
@@ -33,12 +40,18 @@ def init(
         target: the column to predict, or several for a model of as many tasks; None leaves a place for it.
         left: columns that are to find those of `right` (a retrieval model), instead of a target.
         right: see `left`.
+        horizon: of a long table, a row a moment: the steps of the target to forecast.
+        history: steps that a forecast looks back on; default: twice the horizon.
     """
     opened = Table.open(table)
     path = str(table) if isinstance(table, (str, Path)) else ""
     targets = [target] if isinstance(target, str) else list(target or ())
     if (left or right) and targets:
         raise FuselineError("bad_usage", "retrieval has no target", "give left and right, or a target")
+    if horizon is not None:
+        if len(targets) != 1:
+            raise FuselineError("bad_usage", "a forecast is of one column", "give it as the target, with horizon")
+        return draft_forecast(path, opened, targets[0], horizon=horizon, history=history)
     if left or right:
         inferred = infer_pair(opened, left, right)
     elif len(targets) > 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +22,10 @@ def command(
         list[str] | None, typer.Option(help="instead of a target: a column that is to find those of --right")
     ] = None,
     right: Annotated[list[str] | None, typer.Option(help="a column that is to find those of --left")] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="of a table whose rows are moments: steps of the target to forecast")
+    ] = None,
+    history: Annotated[int | None, typer.Option(min=1, help="steps that a forecast looks back on")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="the recipe; default: TABLE.yaml beside you")] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing recipe")] = False,
 ) -> None:
@@ -33,10 +37,10 @@ def command(
     from fuseline import api
 
     path = out or Path(f"{table.stem}.yaml")
-    sides = {"left": left or (), "right": right or ()}
-    text, inferred = api.init(table, target, **sides)
+    wanted: dict[str, Any] = {"left": left or (), "right": right or (), "horizon": horizon, "history": history}
+    text, inferred = api.init(table, target, **wanted)
     if path.resolve().parent != table.resolve().parent:  # the recipe's paths are relative to the recipe
-        text, inferred = api.init(table.resolve(), target, **sides)
+        text, inferred = api.init(table.resolve(), target, **wanted)
     elif table.name != str(table):
         text = text.replace(str(table), table.name, 1)
     api.write_recipe(text, path, force=force)

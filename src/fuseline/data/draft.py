@@ -11,7 +11,7 @@ from fuseline.data.infer import Column, Inferred
 from fuseline.errors import FuselineError
 
 TABULAR = ("number", "category", "boolean", "date")
-MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph")
+MEDIA = ("text", "image", "audio", "video", "images", "texts", "graph", "timeseries")
 
 
 def draft_recipe(path: str, inferred: Inferred, target: str | None) -> str:
@@ -94,7 +94,7 @@ def _inputs(columns: list[Column], taken: set[str], table: str = "tabular") -> I
 
 def _task(inferred: Inferred, target: str | None) -> Iterable[str]:
     if target is None or inferred.task is None:
-        yield "  kind: classification   # or regression"
+        yield "  kind: classification   # or regression, detection"
         yield "  target: TARGET   # the column to predict"
         return
     if inferred.task["kind"] == "multi":
@@ -106,7 +106,8 @@ def _task(inferred: Inferred, target: str | None) -> Iterable[str]:
         return
     for key, value in inferred.task.items():
         comment = f"   # {_plain(inferred.task_reason)}" if key == "target" else ""
-        yield f"  {key}: {scalar(str(value))}{comment}"
+        text = str(value).lower() if isinstance(value, bool) else scalar(str(value))
+        yield f"  {key}: {text}{comment}"
 
 
 def _pair(by_side: Mapping[str, list[str]]) -> Iterable[str]:

@@ -14,8 +14,10 @@ from typing import Any, Literal
 
 import polars as pl
 
+from fuseline.data.boxlike import box_like
 from fuseline.data.guess_items import guess_items, words_kind
 from fuseline.data.media import MEDIA, embedded_bytes, is_url, kind_of_bytes, kind_of_ending, read_head, word_set
+from fuseline.data.series import looks_like_series
 
 Kind = Literal[
     "image",
@@ -32,6 +34,7 @@ Kind = Literal[
     "group",
     "split",
     "ignored",
+    "timeseries",
 ]
 Slash = Literal["dmy", "mdy"]
 
@@ -95,6 +98,10 @@ def guess_column(name: str, kind: pl.DataType, cells: Sequence[Any], rows: Seque
     media = _guess_media(values, folder)
     if media:
         return media
+    if box_like(values):
+        return Guess("ignored", "boxes on a picture: to predict them, name the column as the target")
+    if looks_like_series(values[:_LOOKED_AT]):
+        return Guess("timeseries", "lists of numbers")
     if any(isinstance(v, (list, dict)) for v in values):
         return Guess("ignored", "lists or mappings: no modality reads them")
     words = [key_of(v) for v in values]

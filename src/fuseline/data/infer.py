@@ -12,7 +12,9 @@ import numpy as np
 import polars as pl
 
 from fuseline.data.beside import Beside
+from fuseline.data.boxlike import box_like
 from fuseline.data.guess import Slash, guess_column, is_blank, is_person, key_of, to_number
+from fuseline.data.series import NEXT, looks_like_series, read_series
 from fuseline.data.suspects import gives_away
 from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError
@@ -90,7 +92,12 @@ def infer(table: Table, target: str | None = None) -> Inferred:
         if graph is not None:
             columns.append(Column(name, "graph", absent, graph[1], guess.kind, edges=graph[0]))
             continue
-        if task is not None and guess.kind in ("number", "category", "boolean", "date") and len(some) == len(rows):
+        if (
+            task is not None
+            and task["kind"] != "detection"
+            and guess.kind in ("number", "category", "boolean", "date")
+            and len(some) == len(rows)
+        ):
             why = gives_away(values, aim, numeric=task["kind"] == "regression")
             if why:
                 column = Column(name, "leak", absent, f"suspected leak: {why}", guess.kind, guess.slash)
@@ -171,7 +178,15 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     values = [v for v in aim if not is_blank(v)]
     if not values:
         raise FuselineError("no_target", "no row has a target", "choose a column with values", column=target)
+    boxes = box_like(values)
+    if boxes:
+        detection: dict[str, Any] = {"kind": "detection", "target": target}
+        detection |= {"format": boxes.form} if boxes.form != "xyxy" else {}
+        detection |= {"normalised": True} if boxes.normalised else {}
+        return detection, f"target: {boxes.boxes} boxes on the pictures of {len(values)} rows"
     classification: dict[str, Any] = {"kind": "classification", "target": target}
+    if looks_like_series(values[:60]) and (target.endswith(NEXT) or _has_fractions(values[:60])):
+        return {"kind": "forecast", "target": target}, "target: lists of numbers, the steps that come next"
     if all(isinstance(v, list) or (isinstance(v, str) and _is_json_list(v)) for v in values):
         return classification, "target: any number of labels a row (its cells are lists)"
     labels = [key_of(v) for v in values]
@@ -185,11 +200,26 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     joined = sum(";" in text for text in labels)
     if joined >= 0.1 * len(labels) and len(parts) < len(count):
         return classification | {"mode": "multilabel"}, f"target: {len(parts)} labels, several a row, joined by `;`"
+    if _are_texts(labels, count):
+        median = sorted(map(len, labels))[len(labels) // 2]
+        return {"kind": "generation", "target": target}, f"target: texts to write ({median} characters in the middle)"
     shown = ", ".join(f"{' '.join(k.split())[:30]} {n}" for k, n in count.most_common(4)) + (
         ", …" if len(count) > 4 else ""
     )
     many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
     return classification, f"target: {len(count)} classes ({shown}){many}"
+
+
+def _are_texts(labels: list[str], count: Counter[str]) -> bool:
+    """Sentences that mostly differ are written, not chosen among."""
+    several = sum(len(t.split()) >= 3 or len(t) >= 40 for t in labels)
+    return len(count) > max(20, 0.5 * len(labels)) and several >= 0.5 * len(labels)
+
+
+def _has_fractions(values: list[Any]) -> bool:
+    """Numbers of labels are whole ones."""
+    found = [series for v in values if (series := read_series(v, "", None)) is not None]
+    return any((s[~np.isnan(s)] % 1 != 0).any() for s in found)
 
 
 def _is_json_list(text: str) -> bool:
@@ -214,6 +244,10 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
         chosen = next((c for c in groups if is_person(c.name)), groups[0])
         return {"kind": "group", "group": chosen.name}, f"no {chosen.name} is both trained and tested on"
     kind: Literal["stratified", "random"] = "stratified"
+    if task and task["kind"] == "detection":
+        return {"kind": "random"}, "boxes have no classes that could be spread evenly"
+    if task and task["kind"] == "generation":
+        return {"kind": "random"}, "texts have no shares to keep"
     if task and task["kind"] == "regression":
         return {"kind": kind}, "every part holds low and high targets alike"
     return {"kind": kind}, "every part holds the classes in the same shares"

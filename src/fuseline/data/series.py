@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,20 @@ def read_series(cell: Any, column: str, step: float | None) -> np.ndarray | None
         return None
     series_LC = _numbers(list(cell), column)
     return None if np.isnan(series_LC).all() else series_LC
+
+
+def looks_like_series(cells: Sequence[Any]) -> bool:
+    """Whether every cell is a list of numbers, most of them of two steps or more."""
+    long = 0
+    for cell in cells:
+        if not (isinstance(cell, (list, dict, np.ndarray)) or (isinstance(cell, str) and cell.lstrip()[:1] in "[{")):
+            return False
+        try:
+            found = read_series(cell, "", None)
+        except FuselineError:
+            return False
+        long += found is not None and len(found) > 1
+    return 2 * long > len(cells)
 
 
 def _parsed(text: str, column: str) -> Any:

@@ -113,7 +113,7 @@ class WindowStore:
         if values.shape[2] == 1 and past not in self.groups and past != CALENDAR:
             values = values[..., 0]
         series = pl.Series(name, values)
-        known_N = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
+        known_N = ~np.isnan(values).all(axis=tuple(range(1, values.ndim)))
         if known_N.all():
             return series
         return pl.select(pl.when(pl.Series(known_N)).then(series).alias(name)).to_series()
@@ -135,6 +135,11 @@ class WindowStore:
         """Seconds between two steps, or 1 where rows are steps."""
         seconds_ET = self.grid.seconds_ET
         return float(seconds_ET[0, 1] - seconds_ET[0, 0]) if seconds_ET.shape[1] > 1 else 1.0
+
+    def has(self, name: str) -> bool:
+        """Whether a column is a series."""
+        past = name.removesuffix(NEXT)
+        return past in self.groups or past == CALENDAR or past in self._table.columns
 
     def channels(self, name: str) -> tuple[str, ...]:
         """The channels of a series: its columns, of which a column of words is one channel a word."""

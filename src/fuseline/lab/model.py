@@ -25,11 +25,17 @@ class Adapter(nn.Module):
         return tokens._replace(values_BTD=self.project(self.drop(self.norm(tokens.values_BTD))))
 
 
+def _kept(own: Mapping[str, Tensor]) -> Tokens:
+    aside = {key.removeprefix("aside."): value for key, value in own.items() if key.startswith("aside.")}
+    return Tokens(own["tokens"], own["tokens_mask"], aside or None)
+
+
 class FusionModel(nn.Module):
     """One model over all inputs.
 
     `forward` takes arrays named ``<input>.<array>``. Where an encoder is frozen, its tokens may be given instead as
-    ``<input>.tokens`` (B, T, D) and ``<input>.tokens_mask`` (B, T): they were computed once and kept.
+    ``<input>.tokens`` (B, T, D), ``<input>.tokens_mask`` (B, T) and what it hands over beside them,
+    ``<input>.aside.<name>``: they were computed once and kept.
     """
 
     def __init__(
@@ -49,12 +55,15 @@ class FusionModel(nn.Module):
         self.adapters = nn.ModuleList(Adapter(e.width, width, dropout) for e in encoders)
         self.fusion = fusion
         self.head = head
+        head.meet(dict(zip(self.names, encoders, strict=True)))
 
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
         tokens: dict[str, Tokens] = {}
         for name, encoder, adapter in zip(self.names, self.encoders, self.adapters, strict=True):
             own = {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
-            kept = Tokens(own["tokens"], own["tokens_mask"]) if "tokens" in own else encoder(**own)
+            kept = _kept(own) if "tokens" in own else encoder(**own)
+            if self.head.reads_encoded:
+                kept = kept._replace(aside={**(kept.aside or {}), "encoded": kept.values_BTD})
             tokens[name] = adapter(kept)
         return tokens
 

@@ -55,8 +55,8 @@ def sha256(array: np.ndarray) -> bytes:
 class Noted(np.ndarray):
     """An array with a few facts about where it came from (a picture's own width, whether a sound was cut).
 
-    The facts are for the profile only: no array of a batch depends on them. They survive copies, slices and pickling;
-    where they were lost (``np.save``), `facts` is empty.
+    The facts are for the profile, and for arrays that say of themselves that they hold them (a picture's `sides`). They
+    survive copies, slices and pickling; where they were lost (``np.save``), `facts` is empty.
     """
 
     facts: dict[str, float]

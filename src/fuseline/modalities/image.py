@@ -23,12 +23,14 @@ class ImageConfig(Frozen):
     channels: Literal[3] = Field(3, description="always RGB; grey pictures are repeated")
     max_pixels: int = Field(100_000_000, ge=1, description="largest width x height that is decoded at all")
     max_bytes: int = Field(64 * 2**20, ge=1, description="largest file")
+    sides: bool = Field(False, description="also hand over each picture's own width and height (detection needs them)")
 
 
 class Image:
     """JPEG, PNG, WebP, BMP, GIF, TIFF or DICOM to (H, W, 3) uint8. The rules of decoding are in `picture.py`.
 
-    A value is a :class:`Noted` array; its facts are the picture's own width and height. An absent picture is black.
+    A value is a :class:`Noted` array; its facts are the picture's own width and height, as it is seen: EXIF's
+    orientation is applied. An absent picture is black, and its own sides are `size`.
     """
 
     Config: ClassVar[type[Frozen]] = ImageConfig
@@ -71,18 +73,26 @@ class Image:
         return noted(picture.pixels, width=float(picture.width), height=float(picture.height))
 
     def collate(self, values: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
-        """`pixels` (B, H, W, 3) uint8."""
+        """`pixels` (B, H, W, 3) uint8; with `sides` also `sides` (B, 2) float32: own width and height in pixels."""
         pixels_BHW3 = np.zeros((len(values), self.config.size, self.config.size, 3), dtype=np.uint8)
         for i, value in enumerate(values):
             if value is not None:
                 pixels_BHW3[i] = value
-        return {"pixels": pixels_BHW3}
+        if not self.config.sides:
+            return {"pixels": pixels_BHW3}
+        return {"pixels": pixels_BHW3, "sides": np.array([self._sides(v) for v in values], np.float32).reshape(-1, 2)}
+
+    def _sides(self, value: np.ndarray | None) -> tuple[float, float]:
+        facts: dict[str, float] = getattr(value, "facts", {})
+        return facts.get("width", float(self.config.size)), facts.get("height", float(self.config.size))
 
     def arrays(self) -> dict[str, ArraySpec]:
-        return {"pixels": ArraySpec("uint8", ("B", self.config.size, self.config.size, 3))}
+        pixels = ArraySpec("uint8", ("B", self.config.size, self.config.size, 3))
+        return {"pixels": pixels, "sides": ArraySpec("float32", ("B", 2))} if self.config.sides else {"pixels": pixels}
 
     def digest(self, value: np.ndarray) -> bytes:
-        return sha256(value)
+        own = repr(self._sides(value)).encode() if self.config.sides else b""
+        return sha256(value) + own
 
     def size(self, value: np.ndarray) -> float:
         """Pixels."""

@@ -45,12 +45,15 @@ _TURNS = {
     8: Pillow.Transpose.ROTATE_90,
 }
 
+_LYING = (5, 6, 7, 8)
+"""turns after which width and height have changed places"""
+
 
 class Picture(NamedTuple):
     pixels: np.ndarray
     """(size, size, 3) uint8"""
     width: int
-    """of the stored picture, in pixels, before it was scaled"""
+    """in pixels, before it was scaled; as it is seen: its EXIF orientation is applied"""
     height: int
 
 
@@ -80,6 +83,8 @@ def decode_picture(data: bytes, cell: Any, column: str, size: int, resize: str, 
                 image.draft(None, (2 * size, 2 * size))
             image.load()
             turn = _orientation(image)
+            if turn in _LYING:
+                width, height = height, width
             return Picture(scale(_rgb(image), size, resize, turn), width, height)
         except FuselineError:
             raise

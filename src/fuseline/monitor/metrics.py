@@ -7,7 +7,6 @@ version left behind goes when it is unloaded.
 from __future__ import annotations
 
 import bisect
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ from fuseline.monitor.compare import DriftResult
 from fuseline.monitor.rules.rates import BUCKETS, CALLERS, FAULTS
 from fuseline.monitor.seen import broken_inputs
 from fuseline.monitor.series import Series
-from fuseline.tasks.labels import text_of
+from fuseline.tasks.labels import amount_of, text_of
 
 if TYPE_CHECKING:
     from fuseline.serve.calls import Call, Event, Gauge, ModelInfo
@@ -241,8 +240,8 @@ class Metrics:
                 self.predictions.labels(info.name, info.version, text).inc()
                 if series is not None:
                     series.answers[text] += 1
-        elif isinstance(answer.value, float) and math.isfinite(answer.value):
-            self.values.observe(info.name, answer.value)
+        elif (amount := amount_of(answer.value)) is not None:
+            self.values.observe(info.name, amount)
 
 
 class _Values(Collector):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from fuseline.tasks.labels import answer_text
+from fuseline.tasks.labels import amount_of, answer_text
 
 if TYPE_CHECKING:
     from fuseline.runtime import Answer
@@ -113,8 +112,8 @@ def records(event: Event, info: ModelInfo, redaction: Redaction = OPEN) -> list[
         if answer.probabilities is not None:
             label = answer_text(value)
             record["label"] = hashed(label) if redaction.labels else label
-        elif isinstance(value, float) and math.isfinite(value) and not redaction.labels:
-            record["number"] = value
+        elif not redaction.labels:
+            record["number"] = amount_of(value)
         for key, kind in kinds.items():
             stat = row.stats.get(key)
             record[STATS + key] = stat if isinstance(stat, str) == (kind == "category") else None

@@ -1,13 +1,15 @@
 """Reading and writing NAME.fuse/.
 
 Members: `manifest.json` (format version and the sha256 of every other member, checked before anything is parsed),
-`recipe.yaml`, `columns.json` (fitted state of every input), `task.json`, `tokenizers/NAME.json`, `profile.json`,
-`metrics.json`, `parity.json`, `README.md` (model card), `compression.json` (of a compressed package: what was done to
-which parent, and under `runtime` the backend and precision that it was measured with).
+`recipe.yaml`, `columns.json` (fitted state of every input), `task.json`, `tokenizers/NAME.json` of the inputs,
+`tokenizer.json` of the answers where they are texts, `profile.json`, `metrics.json`, `parity.json`, `README.md` (model
+card), `compression.json` (of a compressed package: what was done to which parent, and under `runtime` the backend and
+precision that it was measured with).
 
 The model itself lies there for one backend at least:
 - onnxruntime: `graph.onnx`, whose large constants are ONNX external data in `weights.safetensors` (the trained
-  parameters, stored once) or in `weights.bin` (those of a quantised graph)
+  parameters, stored once) or in `weights.bin` (those of a quantised graph); `step.onnx` beside it where answers are
+  written token by token, with the same weights
 - openvino: `openvino.xml` and `openvino.bin`, optionally `openvino.blob`, the same compiled for one kind of processor
 """
 
@@ -32,6 +34,9 @@ GRAPHS = {"onnxruntime": ("graph.onnx",), "openvino": ("openvino.xml", "openvino
 """backend -> the members without which it cannot run; the first backend that is there is a package's default"""
 PRECISIONS = frozenset(("float32", "bfloat16", "bf16", "int8", "int8-dynamic", "weights-int8", "weights-int4"))
 """what compression.json may say of numbers, several joined by `+`"""
+STEP = "step.onnx"
+TOKENIZER = "tokenizer.json"
+"""of the answers, where they are texts"""
 PARSED_LIMIT = 256 * 2**20
 
 
@@ -66,6 +71,11 @@ class Package:
         are known; another one computes as its graph says, in float32 where it does not say."""
         told = self.runtime.get("precision", "float32") if backend == self.backend else "float32"
         return frozenset(told.split("+"))
+
+    @property
+    def writes(self) -> bool:
+        """Whether its answers are texts, made step by step: it has a second graph."""
+        return STEP in self.manifest["members"]
 
     @property
     def name(self) -> str:
@@ -180,6 +190,8 @@ def read_package(folder: str | Path) -> Package:
         member = _tokenizer_member(name)
         if member in manifest["members"]:
             entry["state"]["tokenizer"] = (folder / member).read_text(encoding="utf-8")
+    if TOKENIZER in manifest["members"]:
+        task["state"]["tokenizer"] = (folder / TOKENIZER).read_text(encoding="utf-8")
     package = Package(folder, manifest, recipe, columns, task, _runtime(folder, manifest["members"]))
     if not package.backends:
         raise _broken("the manifest lists no graph: neither graph.onnx nor openvino.xml with openvino.bin")
@@ -242,7 +254,9 @@ def write_package(
             (folder / _tokenizer_member(key)).write_text(tokenizer, encoding="utf-8")
         plain[key] = {**entry, "state": state}
     write_json(folder / "columns.json", plain)
-    write_json(folder / "task.json", task)
+    if (tokenizer := (state := dict(task["state"])).pop("tokenizer", None)) is not None:
+        (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    write_json(folder / "task.json", {**task, "state": state})
     for member, data in extra.items():
         write_json(folder / member, data)
     (folder / "README.md").write_text(card, encoding="utf-8")

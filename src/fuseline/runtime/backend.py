@@ -11,8 +11,12 @@ import numpy as np
 
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.package import Package
+from fuseline.tasks.decoding import Steps
 
 BACKENDS = ("onnxruntime", "openvino")
+GRAPH = "graph.onnx"
+IDS = "ids"
+"""the input of a step's graph beside what is remembered"""
 OUTPUT = "output."
 """how the graph's outputs are named: a bare `embedding` could be a node of its own in some encoder"""
 
@@ -24,6 +28,11 @@ class Backend(Protocol):
     """its name in the table"""
     notes: tuple[str, ...]
     """what opening it had to say, e.g. that the processor lacks a number format"""
+
+    @property
+    def steps(self) -> Steps | None:
+        """What makes one token more, for a package that answers step by step; else None."""
+        ...
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays that the graph does not read are left aside."""

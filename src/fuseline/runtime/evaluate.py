@@ -89,6 +89,6 @@ def _outputs(
         arrays = predictor.rows.arrays([parsed[i].values for i in batch])
         for subset, done in parts.items():
             allowed = np.array([n in subset for n in predictor.names])
-            done.append(predictor.backend.run({**arrays, "present": arrays["present"] & allowed}))
+            done.append(predictor.run_arrays({**arrays, "present": arrays["present"] & allowed}))
     back = np.argsort([i for batch in batches for i in batch])
     return {s: {k: np.concatenate([p[k] for p in done])[back] for k in done[0]} for s, done in parts.items()}

@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fuseline.package import Package, read_member
+from fuseline.runtime.backend import GRAPH
 from fuseline.runtime.flops import INTEGER, flops
 from fuseline.runtime.nodes import Arrays, Counted, NodeCost, module_of
-from fuseline.runtime.onnxruntime import GRAPH, open_session, options_for
+from fuseline.runtime.onnxruntime import open_session, options_for
 from fuseline.runtime.wire import OnnxGraph, OnnxNode, read_onnx
 
 _ENDING = "_kernel_time"

@@ -9,9 +9,10 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.package import Package, read_member
-from fuseline.runtime.backend import OUTPUT
+from fuseline.package.format import STEP
+from fuseline.runtime.backend import GRAPH, IDS, OUTPUT
+from fuseline.tasks.decoding import State, Steps
 
-GRAPH = "graph.onnx"
 WEIGHTS = ("weights.safetensors", "weights.bin")
 """files that a graph may refer to, as far as the package has them; it can read no others"""
 
@@ -32,14 +33,32 @@ class OnnxRuntime:
     notes: tuple[str, ...] = ()
 
     def __init__(self, package: Package, threads: int) -> None:
-        self.session = open_session(package, options_for(threads))
-        self.outputs = [o.name for o in self.session.get_outputs()]
-        self.inputs = {i.name for i in self.session.get_inputs()}
+        weights = read_weights(package)
+        self.session = open_session(package, options_for(threads), weights=weights)
+        self.outputs, self.inputs = _names(self.session)
+        self.steps: Steps | None = None
+        if package.writes:
+            self.stepper = open_session(package, options_for(threads), STEP, weights)
+            self.step_outputs, self.step_inputs = _names(self.stepper)
+            self.steps = self._step
 
     def run(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         feed = {k: v for k, v in arrays.items() if k in self.inputs}
-        values = self.session.run(self.outputs, feed)
-        return {n.removeprefix(OUTPUT): v for n, v in zip(self.outputs, values, strict=True)}
+        return _named(self.outputs, self.session.run(self.outputs, feed))
+
+    def _step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        feed = {k: v for k, v in {IDS: ids, **state}.items() if k in self.step_inputs}
+        out = _named(self.step_outputs, self.stepper.run(self.step_outputs, feed))
+        logits = out.pop("logits")
+        return logits, {**state, **out}
+
+
+def _names(session: Any) -> tuple[list[str], set[str]]:
+    return [o.name for o in session.get_outputs()], {i.name for i in session.get_inputs()}
+
+
+def _named(names: list[str], values: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {n.removeprefix(OUTPUT): v for n, v in zip(names, values, strict=True)}
 
 
 def options_for(threads: int) -> Any:
@@ -54,19 +73,26 @@ def options_for(threads: int) -> Any:
     return options
 
 
-def open_session(package: Package, options: Any) -> Any:
+def read_weights(package: Package) -> dict[str, bytes]:
+    """The files that a graph may refer to, read once for all graphs."""
+    return {name: read_member(package, name) for name in WEIGHTS if name in package.manifest["members"]}
+
+
+def open_session(
+    package: Package, options: Any, member: str = GRAPH, weights: Mapping[str, bytes] | None = None
+) -> Any:
     """An `InferenceSession` over the package's verified bytes. Raises FuselineError ``bad_package``."""
     import onnxruntime as ort
 
-    names = [name for name in WEIGHTS if name in package.manifest["members"]]
-    weights = [read_member(package, name) for name in names]
+    weights = read_weights(package) if weights is None else weights
     try:
-        if names:
-            options.add_external_initializers_from_files_in_memory(names, weights, [len(w) for w in weights])
-        return ort.InferenceSession(read_member(package, GRAPH), options, providers=["CPUExecutionProvider"])
+        if weights:
+            sizes = [len(w) for w in weights.values()]
+            options.add_external_initializers_from_files_in_memory([*weights], [*weights.values()], sizes)
+        return ort.InferenceSession(read_member(package, member), options, providers=["CPUExecutionProvider"])
     except FuselineError:
         raise
     except Exception as error:  # onnxruntime raises a dozen private types
         raise FuselineError(
-            "bad_package", f"onnxruntime cannot load {GRAPH}: {error}", "upgrade onnxruntime, or export again"
+            "bad_package", f"onnxruntime cannot load {member}: {error}", "upgrade onnxruntime, or export again"
         ) from None

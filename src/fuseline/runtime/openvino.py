@@ -17,6 +17,7 @@ import numpy as np
 from fuseline.errors import FuselineError
 from fuseline.package import Package, read_buffer, read_member
 from fuseline.runtime.backend import OUTPUT
+from fuseline.tasks.decoding import Steps
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class OpenVino:
     """
 
     kind = "openvino"
+    steps: Steps | None = None  # packages that answer step by step hold no graph for it
 
     def __init__(self, package: Package, threads: int, lanes: int = 1, *, count: bool = False) -> None:
         """`threads` of one batch. `count`: also take the time of every node."""

@@ -161,6 +161,10 @@ def _value_kind(task: Task) -> Any:
     return pl.List(kind) if getattr(task, "mode", "") == "multilabel" else kind
 
 
+def _json(value: Any) -> str | None:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
     """Answers of neighbouring rows, from row `first` on, as a part. An error's row has no value, only the error."""
     schema = schema_of(task)
@@ -170,12 +174,12 @@ def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
         chances = answer.probabilities or {}
         value = answer.value
         if _as_json(task):
-            value = None if value is None else json.dumps(value, ensure_ascii=False)
+            value = _json(value)
         elif as_text and value is not None:
             value = [str(v) for v in value] if isinstance(value, list) else str(value)
         low, high = answer.interval or (None, None)
         row = {"row": first + place, "value": value, "low": low, "high": high}
-        row["details"] = None if answer.details is None else json.dumps(answer.details, ensure_ascii=False)
+        row["details"] = _json(answer.details)
         row |= {"confidence": max(chances.values(), default=None)} | {f"p_{k}": p for k, p in chances.items()}
         row |= {"used": list(answer.used), "absent": list(answer.absent), "notes": answer.notes}
         row["error"] = None if answer.error is None else str(answer.error)

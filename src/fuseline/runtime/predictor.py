@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
 from fuseline.runtime.bucket import WINDOW, by_length
-from fuseline.tasks import Task, task_class
+from fuseline.tasks import Decoded, Task, task_class
+from fuseline.tasks.decoding import Decoding, Forced, complete, read_decoding
+from fuseline.tasks.generation import Generation
 
 
 @dataclass
@@ -66,6 +68,13 @@ class Answer:
         )
 
 
+class Written(NamedTuple):
+    """The end of a text that was streamed."""
+
+    answer: Answer
+    embedding: np.ndarray
+
+
 class Predictor:
     """Runs one package. Make it with :func:`load`. Thread-safe: holds no state of a request."""
 
@@ -81,9 +90,44 @@ class Predictor:
         """The name of what runs the graph."""
         return self.backend.kind
 
-    def run(self, parsed: Sequence[Mapping[str, Any | None]]) -> dict[str, np.ndarray]:
-        """The graph's raw outputs for parsed rows."""
-        return self.backend.run(self.rows.arrays(parsed))
+    def run(
+        self, parsed: Sequence[Mapping[str, Any | None]], how: Decoding | Forced | None = None
+    ) -> dict[str, np.ndarray]:
+        """The graph's raw outputs for parsed rows. `how` a text is written; default: as the recipe says."""
+        return self.run_arrays(self.rows.arrays(parsed), how)
+
+    def run_arrays(
+        self, arrays: Mapping[str, np.ndarray], how: Decoding | Forced | None = None
+    ) -> dict[str, np.ndarray]:
+        """The same of a batch's arrays."""
+        return complete(self.task, self.backend.run(arrays), self.backend.steps, how)
+
+    def stream(
+        self, parsed: Parsed, how: Mapping[str, Any] | None = None, stop: Sequence[str] = ()
+    ) -> Iterator[str | Written]:
+        """One readable row's text as it is written, piece by piece, at last the whole answer. Every `next` is at most
+        one step of the model.
+
+        Args:
+            parsed: the row.
+            how: options of :class:`~fuseline.tasks.decoding.Decoding` that differ from the recipe's.
+            stop: texts that end the answer and are no part of it.
+
+        Raises FuselineError ``bad_request`` where the model writes no texts, or on options that do not hold.
+        """
+        task, steps = self.task, self.backend.steps
+        if not isinstance(task, Generation) or steps is None:
+            raise FuselineError(
+                "bad_request", f"{self.package.name} writes no texts: it is a {task.name}", "ask predict"
+            )
+        chosen = read_decoding({**task.config.decoding.model_dump(), **(how or {})})
+        outputs = self.backend.run(self.rows.arrays([parsed.values]))
+        yield ""
+        for piece in task.stream(outputs, steps, chosen, stop):
+            if isinstance(piece, str):
+                yield piece
+            else:
+                yield Written(self._based(parsed, piece), outputs["embedding"][0])
 
     def predict(
         self, rows: Sequence[Mapping[str, Any]], *, media: str | Path | None = None, batch_size: int = 32
@@ -141,12 +185,13 @@ class Predictor:
 
     def decode(self, parsed: Sequence[Parsed], outputs: Mapping[str, np.ndarray]) -> list[Answer]:
         """The graph's outputs of readable rows as answers that say what they were based on."""
-        answers = []
-        for p, d in zip(parsed, self.task.decode(outputs), strict=True):
-            used = tuple(n for n in self.names if p.values[n] is not None)
-            absent = tuple(n for n in self.names if p.values[n] is None)
-            answers.append(Answer(d.value, d.probabilities, d.interval, used, absent, p.notes, details=d.details))
-        return answers
+        return [self._based(p, d) for p, d in zip(parsed, self.task.decode(outputs), strict=True)]
+
+    def _based(self, parsed: Parsed, d: Decoded) -> Answer:
+        used = tuple(n for n in self.names if parsed.values[n] is not None)
+        absent = tuple(n for n in self.names if parsed.values[n] is None)
+        notes = [*parsed.notes, *d.notes]
+        return Answer(d.value, d.probabilities, d.interval, used, absent, notes, details=d.details)
 
     def predict_frames(
         self, frames: Iterable[tuple[int, Any]], *, media: MediaRoot, batch_size: int = 32

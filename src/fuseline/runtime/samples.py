@@ -76,7 +76,7 @@ def _made(modality: Modality) -> Any:
     if isinstance(modality, Document):
         return modality.blank(max(1, modality.config.max_length // 2))
     dummies, specs = modality.collate([None]), modality.arrays()
-    if len(specs) > 1 and not modality.lengths:
+    if len(specs) > 1 and not modality.lengths and not modality.file:
         return None  # a record of several arrays: its dummy costs as much as any
     name, spec = next(iter(specs.items()))
     shape = []

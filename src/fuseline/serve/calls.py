@@ -107,6 +107,16 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """How a caller wants a text written."""
+
+    how: Mapping[str, Any] = field(default_factory=dict)
+    """options of decoding that differ from the package's own"""
+    stop: tuple[str, ...] = ()
+    """texts that end the answer"""
+
+
+@dataclass(frozen=True)
 class RowSeen:
     """What an observer may keep of one row: never the cells themselves, only statistics of them."""
 

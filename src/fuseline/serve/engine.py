@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fuseline.errors import FuselineError
 from fuseline.runtime import load
 from fuseline.runtime.backend import cpu_quota
-from fuseline.serve.calls import ModelInfo, Row
+from fuseline.serve.calls import ModelInfo, Row, Wish
 from fuseline.serve.describe import describe
 from fuseline.serve.scorer import Scored, Scorer
 from fuseline.serve.settings import Settings
@@ -29,6 +29,13 @@ class Engine(Protocol):
     async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
         """Answer rows. Cancelling this call takes back what has not run. Raises FuselineError ``deadline``,
         ``worker_died`` or ``not_ready``."""
+        ...
+
+    def stream(
+        self, key: Key, row: Row, wish: Wish, *, deadline: float, seen: bool
+    ) -> AsyncGenerator[str | Scored, None]:
+        """Write one row's text: its pieces, and at last what `score` would give. Closing it ends the writing. Raises as
+        `score` does, and what is wrong with the row."""
         ...
 
     def has(self, key: Key) -> bool:
@@ -75,10 +82,18 @@ class Local:
             await scorer.close()
 
     async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+        return await self._scorer(key).score(rows, deadline=deadline, seen=seen)
+
+    def stream(
+        self, key: Key, row: Row, wish: Wish, *, deadline: float, seen: bool
+    ) -> AsyncGenerator[str | Scored, None]:
+        return self._scorer(key).stream(row, wish, deadline=deadline, seen=seen)
+
+    def _scorer(self, key: Key) -> Scorer:
         scorer = self._scorers.get(key)
         if scorer is None:
             raise FuselineError("not_ready", f"{key[0]} version {key[1]} is not loaded", "retry in a moment")
-        return await scorer.score(rows, deadline=deadline, seen=seen)
+        return scorer
 
     def has(self, key: Key) -> bool:
         return key in self._scorers

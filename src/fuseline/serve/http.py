@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 import fuseline
 from fuseline.errors import FuselineError
-from fuseline.serve import console, openapi, rest, search
+from fuseline.serve import console, openai, openapi, rest, search, writing
 from fuseline.serve.calls import Gauge
 from fuseline.serve.doors import Doors, failure
 from fuseline.serve.keys import Keys
@@ -46,6 +46,8 @@ def make_app(
     )
     app.include_router(v2.router(service, settings))
     app.include_router(rest.router(service, settings))
+    app.include_router(writing.router(service, settings))
+    app.include_router(openai.router(service, settings))
     if shelf is not None and shelf.indexes:
         app.include_router(search.router(service, settings, shelf))
     _health(app, service, metrics, state)

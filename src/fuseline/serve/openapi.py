@@ -6,7 +6,9 @@ from typing import Any
 
 from fuseline.serve.calls import ColumnInfo, ModelInfo
 from fuseline.serve.settings import Settings
+from fuseline.tasks.decoding import Decoding
 
+CHAT = "/v1/chat/completions"
 MEDIA = {"image": "picture", "audio": "sound", "video": "video"}
 
 
@@ -64,6 +66,8 @@ def answer_schema(info: ModelInfo) -> dict[str, Any]:
         value = {"type": "array", "items": label} if info.mode == "multilabel" else label
     elif info.mode == "numbers":
         value = {"type": ["object", "null"], "description": f"numbers: {', '.join(info.targets)}"}
+    elif info.task == "generation":
+        value = {"type": ["string", "null"], "description": "the text"}
     elif info.task == "regression":
         value = {"type": ["number", "null"]}
     else:
@@ -126,14 +130,18 @@ def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) 
     schemas = out.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {"Failure": FAILURE, "RowError": ROW_ERROR}
     for path in list(out["paths"]):
-        if path.startswith("/v1/models/{model}") and path.endswith("/predict"):
+        if path.startswith("/v1/models/{model}") and path.endswith(("/predict", "/generate")):
             del out["paths"][path]
+    if not any(writes(info) for info in models):
+        out["paths"].pop(CHAT, None)
     done: set[str] = set()
     for info in models:
         if info.name in done:  # the default version comes first and stands for the name
             continue
         done.add(info.name)
         out["paths"][f"/v1/models/{info.name}/predict"] = {"post": _predict(info, settings)}
+        if writes(info):
+            out["paths"][f"/v1/models/{info.name}/generate"] = {"post": _generate(info)}
     if "/search" in out["paths"]:
         out["paths"]["/search"]["post"] |= _search(models, settings)
     for path, item in out["paths"].items():
@@ -183,6 +191,44 @@ def _predict(info: ModelInfo, settings: Settings) -> dict[str, Any]:
             "content": {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}},
         },
         "responses": {"200": {"description": "answers", "content": {"application/json": {"schema": reply}}}},
+    }
+
+
+def writes(info: ModelInfo) -> bool:
+    return info.task == "generation"
+
+
+def _generate(info: ModelInfo) -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "properties": {
+            "row": row_schema(info),
+            "stream": {"type": "boolean", "default": False, "description": "server-sent events, as it is written"},
+            "decoding": {"type": "object", "description": f"{', '.join(Decoding.model_fields)}; default: the model's"},
+            "stop": {"type": ["string", "array"], "items": {"type": "string"}, "description": "texts that end it"},
+        },
+        "required": ["row"],
+        "additionalProperties": False,
+    }
+    reply = {
+        "type": "object",
+        "properties": {"model": {"const": info.name}, "version": {"type": "string"}, "answer": answer_schema(info)},
+        "required": ["model", "version", "request_id", "answer"],
+    }
+    content = {
+        "application/json": {"schema": reply},
+        "text/event-stream": {"schema": {"type": "string", "description": 'data: {"text": piece} ..., event: end'}},
+    }
+    return {
+        "tags": ["models"],
+        "summary": f"Have {info.name} write {', '.join(info.targets)}",
+        "operationId": f"generate_{info.name}",
+        "parameters": [
+            {"name": "X-Deadline-Ms", "in": "header", "schema": {"type": "number", "exclusiveMinimum": 0}},
+            {"name": "X-Request-Id", "in": "header", "schema": {"type": "string", "maxLength": 128}},
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "the text", "content": content}},
     }
 
 

@@ -14,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from fuseline.errors import FuselineError
 from fuseline.serve.body import parse_json, read_body
 from fuseline.serve.calls import Call, ModelInfo, Reply, Row
+from fuseline.serve.openai import listed
 from fuseline.serve.service import Service
 from fuseline.serve.settings import Settings
 from fuseline.serve.waiting import deadline_of, while_there
@@ -25,7 +26,8 @@ def router(service: Service, settings: Settings) -> APIRouter:
 
     @routes.get("/v1/models", summary="What is served")
     async def models() -> Response:
-        return as_json({"models": [_told(service, info) for info in service.models()]})
+        infos = service.models()
+        return as_json({"models": [_told(service, i) for i in infos], "object": "list", "data": listed(infos)})
 
     @routes.get("/v1/models/{model}", summary="A model's columns, classes and figures")
     async def model_info(model: str) -> Response:

@@ -32,6 +32,8 @@ class Model:
     default: str = ""
     waiting_rows: int = 0
     """accepted and not yet answered"""
+    streams: int = 0
+    """texts that are being written"""
     row_seconds: float = 0.0
     """smoothed compute time of one row, 0 while unknown"""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from fuseline.modalities.rows import Parsed, lengths_of
 from fuseline.modalities.video import Video
 from fuseline.runtime import Answer, Predictor
 from fuseline.serve.batching import Appetite, Item, choose, cost_of
-from fuseline.serve.calls import Row, RowSeen
+from fuseline.serve.calls import Row, RowSeen, Wish
 from fuseline.serve.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -108,6 +108,40 @@ class Scorer:
         if seen:
             out.seen = [self._seen(p, r, a) for (p, r), a in zip(results, out.answers, strict=True)]
         return out
+
+    async def stream(
+        self, row: Row, wish: Wish, *, deadline: float, seen: bool = False
+    ) -> AsyncGenerator[str | Scored, None]:
+        """Write one row's text: pieces as they come, then what :meth:`score` gives. A step at a time takes a lane, so
+        that texts and batches take turns; who closes this stops it after the step that runs.
+
+        Raises FuselineError ``deadline``, ``bad_request``, or what is wrong with the row.
+        """
+        loop, since = asyncio.get_running_loop(), time.monotonic()
+        parsed = await loop.run_in_executor(self._decoders, self._decode, row, 0, deadline)
+        if parsed.error is not None:
+            raise parsed.error
+        pieces = self.predictor.stream(parsed, wish.how, wish.stop)
+        out = Scored([], batch_sizes=(1,), executions=1.0)
+        while True:
+            async with self._free:
+                start = time.monotonic()
+                if start > deadline:
+                    raise late()
+                out.queue_seconds = out.queue_seconds or start - since
+                piece = await loop.run_in_executor(self._lanes, next, pieces, None)
+                out.compute_seconds += time.monotonic() - start
+            if isinstance(piece, str):
+                if piece:
+                    yield piece
+                continue
+            assert piece is not None
+            out.answers = [piece.answer]
+            if seen:
+                ran = _Ran(piece.answer, piece.embedding, out.queue_seconds, _Batch(1))
+                out.seen = [self._seen(parsed, ran, piece.answer)]
+            yield out
+            return
 
     def _seen(self, parsed: Parsed, ran: _Ran | None, answer: Answer) -> RowSeen:
         stats: dict[str, float | str] = {}

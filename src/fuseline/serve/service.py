@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
 from fuseline.serve import contributions
-from fuseline.serve.calls import Call, Event, Gauge, ModelInfo, Observer, Reply
+from fuseline.serve.calls import Call, Event, Gauge, ModelInfo, Observer, Reply, RowSeen, Wish
 from fuseline.serve.engine import Engine
 from fuseline.serve.routing import Model, Version, find
 from fuseline.serve.scorer import Scored
@@ -224,6 +225,56 @@ class Service:
             raise _none_readable(errors)
         return reply
 
+    async def write(self, call: Call, wish: Wish) -> AsyncGenerator[str | Reply, None]:
+        """Write the text of one row: its pieces as they come, at last the reply. Closing it ends the writing. Raises
+        FuselineError, as :meth:`predict` does."""
+        start, version, code = time.monotonic(), "", "cancelled"
+        reply: Reply | None = None
+        seen: tuple[RowSeen, ...] = ()
+        try:
+            model = find(self._models, call.model)
+            chosen = model.choose(call.id, call.version)
+            version = chosen.info.version
+            self._admit(model, call, chosen)
+            if model.streams >= self.settings.max_streams:
+                message = f"{model.name} is overloaded: {model.streams} texts are being written"
+                raise FuselineError("overloaded", message, "retry later, as Retry-After says")
+            longest = start + self.settings.deadline_ms / 1e3
+            deadline = longest if call.deadline is None else min(call.deadline, longest)
+            key, wanted = (model.name, version), any(o.wants(call) for o in self.observers)
+            pieces = self.engine.stream(key, call.rows[0], wish, deadline=deadline, seen=wanted)
+            model.waiting_rows, model.streams, chosen.requests = (
+                model.waiting_rows + 1,
+                model.streams + 1,
+                chosen.requests + 1,
+            )
+            try:
+                async with aclosing(pieces):
+                    async for piece in pieces:
+                        if isinstance(piece, str):
+                            yield piece
+                            continue
+                        reply, seen = _reply(model, chosen, call, piece), tuple(piece.seen)
+            finally:
+                model.waiting_rows, model.streams, chosen.requests = (
+                    model.waiting_rows - 1,
+                    model.streams - 1,
+                    chosen.requests - 1,
+                )
+            assert reply is not None
+            code = "ok"
+            self._count(chosen, reply, time.monotonic() - start, ok=True)
+            yield reply
+        except FuselineError as error:
+            code = error.code
+            raise
+        except Exception:
+            log.exception("request %s failed inside", call.id)
+            code = "internal"
+            raise FuselineError("internal", "internal error", "") from None
+        finally:
+            self._ended(Event(call, code, time.monotonic() - start, reply, seen, version))
+
     def refused(self, call: Call, error: FuselineError) -> None:
         """A door turned a request away before it became a call: the observers count it."""
         self._ended(Event(call, error.code, 0.0))
@@ -285,21 +336,10 @@ class Service:
         if scored.batch_sizes:
             pace = scored.compute_seconds / sum(scored.batch_sizes)
             model.row_seconds = pace if not model.row_seconds else 0.9 * model.row_seconds + 0.1 * pace
-        reply = Reply(
-            model=model.name,
-            version=chosen.info.version,
-            id=call.id,
-            answers=tuple(scored.answers),
-            queue_seconds=scored.queue_seconds,
-            compute_seconds=scored.compute_seconds,
-            batch_sizes=scored.batch_sizes,
-            executions=scored.executions,
-            contributions=shares,
-            embeddings=tuple(s.embedding for s in scored.seen) if call.embed else (),
-        )
+        embeddings = tuple(s.embedding for s in scored.seen) if call.embed else ()
         if not watched:
             scored.seen = []
-        return reply, scored
+        return replace(_reply(model, chosen, call, scored), contributions=shares, embeddings=embeddings), scored
 
     def _mirror(self, model: Model, shadow: Version, call: Call) -> None:
         if len(self._shadows) >= MOST_SHADOWS:
@@ -346,6 +386,19 @@ class Service:
         for task in list(self._shadows):
             task.cancel()
         await self.engine.close()
+
+
+def _reply(model: Model, chosen: Version, call: Call, scored: Scored) -> Reply:
+    return Reply(
+        model=model.name,
+        version=chosen.info.version,
+        id=call.id,
+        answers=tuple(scored.answers),
+        queue_seconds=scored.queue_seconds,
+        compute_seconds=scored.compute_seconds,
+        batch_sizes=scored.batch_sizes,
+        executions=scored.executions,
+    )
 
 
 def _none_readable(errors: Sequence[FuselineError]) -> FuselineError:

@@ -28,6 +28,9 @@ class Settings(Frozen):
         16.0, gt=0, description="cost of a batch at most; 1 is the cost of one row at every input's largest size"
     )
     queue_rows: int = Field(256, ge=1, description="rows of a model accepted and not yet answered; more get 429")
+    max_streams: int = Field(
+        16, ge=1, description="texts of a model that are written at the same time, step by step in turn; more get 429"
+    )
     objective_ms: float = Field(
         1000.0, gt=0, description="latency objective: a request that would wait longer than this gets 429 at once"
     )

@@ -10,12 +10,14 @@ import logging
 import signal
 import socket
 import sys
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
 from fuseline.serve import frames
+from fuseline.serve.calls import Wish
 from fuseline.serve.engine import Local
 from fuseline.serve.scorer import Scored
 from fuseline.serve.settings import Settings
@@ -58,7 +60,8 @@ class _Worker:
 
     async def _one(self, message: dict[str, Any]) -> None:
         try:
-            out: dict[str, Any] = {"id": message["id"], "ok": await self._do(message)}
+            done = await (self._stream(message) if message["do"] == "stream" else self._do(message))
+            out: dict[str, Any] = {"id": message["id"], "ok": done}
         except FuselineError as error:
             out = {"id": message["id"], "error": error.to_dict()}
         except asyncio.CancelledError:
@@ -68,6 +71,19 @@ class _Worker:
             out = {"id": message["id"], "error": FuselineError("internal", "internal error").to_dict()}
         self.writer.writelines(frames.pack(out))
         await self.writer.drain()
+
+    async def _stream(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The pieces as messages of their own; what is left is the end."""
+        key, wish = (message["key"][0], message["key"][1]), Wish(message["how"], tuple(message["stop"]))
+        deadline, seen = message["deadline"], message["seen"]
+        pieces = self.engine.stream(key, message["rows"][0], wish, deadline=deadline, seen=seen)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if not isinstance(piece, str):
+                    return scored_to_dict(piece)
+                self.writer.writelines(frames.pack({"id": message["id"], "part": piece}))
+                await self.writer.drain()
+        raise AssertionError("a text without an end")
 
     async def _do(self, message: dict[str, Any]) -> Any:
         match message["do"]:

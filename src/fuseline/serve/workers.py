@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from fuseline.errors import FuselineError
 from fuseline.runtime import Answer
 from fuseline.runtime.backend import cpu_quota
 from fuseline.serve import frames
-from fuseline.serve.calls import ModelInfo, Row, RowSeen
+from fuseline.serve.calls import ModelInfo, Row, RowSeen, Wish
 from fuseline.serve.engine import Key
 from fuseline.serve.scorer import Scored
 from fuseline.serve.settings import Settings
@@ -56,6 +56,8 @@ class _Child:
     writer: asyncio.StreamWriter
     born: float
     pending: dict[int, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    streams: dict[int, asyncio.Queue[dict[str, Any]]] = field(default_factory=dict)
+    """texts that are being written"""
     rows: int = 0
     keys: set[Key] = field(default_factory=set)
     """what it can answer for"""
@@ -131,6 +133,9 @@ class Workers:
         try:
             while True:
                 message = await frames.read(reader)
+                if (stream := child.streams.get(message["id"])) is not None:
+                    stream.put_nowait(message)
+                    continue
                 future = child.pending.pop(message["id"], None)
                 if future is None or future.done():
                     continue
@@ -146,6 +151,8 @@ class Workers:
             if not future.done():
                 future.set_exception(_died())
         child.pending.clear()
+        for stream in child.streams.values():
+            stream.put_nowait({"error": _died().to_dict()})
         child.writer.close()
         if child.process.poll() is None:
             child.process.kill()
@@ -195,11 +202,39 @@ class Workers:
                 with contextlib.suppress(FuselineError):
                     await self._ask(child, {"do": "unload", "key": list(key)})
 
-    async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+    async def stream(
+        self, key: Key, row: Row, wish: Wish, *, deadline: float, seen: bool
+    ) -> AsyncGenerator[str | Scored, None]:
+        child, number = self._least(key), next(self._ids)
+        queue = child.streams[number] = asyncio.Queue()
+        child.rows += 1
+        ended = False
+        try:
+            more = {"key": list(key), "deadline": deadline, "seen": seen, "how": dict(wish.how), "stop": [*wish.stop]}
+            child.writer.writelines(frames.pack({"do": "stream", "id": number, **more}, [row]))
+            while not ended:
+                message = await queue.get()
+                if "part" in message:
+                    yield message["part"]
+                    continue
+                ended = True
+                if "error" in message:
+                    raise FuselineError.from_dict(message["error"])
+                yield scored_from_dict(message["ok"])
+        finally:
+            child.rows -= 1
+            del child.streams[number]
+            if not ended:
+                child.writer.writelines(frames.pack({"do": "cancel", "of": number, "id": -1}))
+
+    def _least(self, key: Key) -> _Child:
         able = [c for c in self._children if c is not None and key in c.keys]
         if not able:
             raise FuselineError("not_ready", f"{key[0]} is being started again", "retry in a moment")
-        child = min(able, key=lambda c: c.rows)
+        return min(able, key=lambda c: c.rows)
+
+    async def score(self, key: Key, rows: Sequence[Row], *, deadline: float, seen: bool) -> Scored:
+        child = self._least(key)
         child.rows += len(rows)
         try:
             message = {"do": "score", "key": list(key), "deadline": deadline, "seen": seen}

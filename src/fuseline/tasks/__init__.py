@@ -5,7 +5,7 @@ from __future__ import annotations
 from fuseline.errors import unknown_kind
 from fuseline.tasks.base import Decoded, Metric, Scores, Task, TaskConfig, read_columns
 
-TASKS = ("classification", "regression", "forecast", "retrieval", "multi")
+TASKS = ("classification", "regression", "forecast", "detection", "retrieval", "multi", "generation")
 
 __all__ = ["TASKS", "Decoded", "Metric", "Scores", "Task", "TaskConfig", "read_columns", "task_class"]
 
@@ -21,6 +21,10 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.regression import Regression
 
             return Regression
+        case "detection":
+            from fuseline.tasks.detection import Detection
+
+            return Detection
         case "forecast":
             from fuseline.tasks.forecast import Forecast
 
@@ -33,5 +37,9 @@ def task_class(kind: str) -> type[Task]:
             from fuseline.tasks.multi import Multi
 
             return Multi
+        case "generation":
+            from fuseline.tasks.generation import Generation
+
+            return Generation
         case _:
             raise unknown_kind("task", kind, TASKS)

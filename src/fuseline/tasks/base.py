@@ -36,6 +36,8 @@ class Decoded:
     """label, list of labels (multilabel), number, or dict of numbers (many targets); each task's file says it"""
     probabilities: dict[str, float] | None = None
     interval: tuple[float, float] | None = None
+    notes: list[str] = field(default_factory=list)
+    """what the answer says of itself, e.g. why it is empty"""
     details: dict[str, Any] | None = None
     """JSON values that belong to the answer, e.g. the quantiles of each step of a forecast"""
 
@@ -105,6 +107,10 @@ class Task(Protocol):
     ) -> dict[str, list[Any]]:
         """How well each row was answered, as columns of predictions.parquet: `correct` (bool) or `error` (float, the
         larger the worse); or neither."""
+        ...
+
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """After training, on validation rows: choose what is left to choose (a threshold). What is to be said of it."""
         ...
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:

@@ -150,6 +150,10 @@ class Classification:
     def check(self, inputs: Mapping[str, Any]) -> None:
         """Any inputs will do."""
 
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to choose."""
+        return []
+
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """`counts`: part -> label -> rows."""
         counts: dict[str, dict[str, int]] = {}

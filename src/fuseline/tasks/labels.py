@@ -38,6 +38,16 @@ def answer_text(value: Label | list[Label]) -> str:
     return text_of(value)
 
 
+def amount_of(value: Any) -> float | None:
+    """The one finite number that an answer is, for watching its drift: itself, of boxes how many, of a text its
+    characters; else None."""
+    if isinstance(value, str):
+        return float(len(value))
+    if isinstance(value, list) and all(isinstance(v, dict) and "box" in v for v in value):
+        return float(len(value))
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
 def parse_label(cell: Any, column: str) -> Label | None:
     """One label, or None for None, NaN and empty text. Raises FuselineError ``bad_cell``."""
     if isinstance(cell, np.generic):

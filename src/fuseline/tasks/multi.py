@@ -26,8 +26,8 @@ from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.classification import RANKING_CELLS
 
-NUMBERS = "biuf"
-"""kinds of arrays that can be packed"""
+KINDS = ("classification", "regression", "retrieval")
+"""tasks that can be one of several: their targets are numbers of one shape, and their heads need only their own loss"""
 
 
 class MultiConfig(TaskConfig):
@@ -48,8 +48,11 @@ class MultiConfig(TaskConfig):
         for name, spec in self.tasks.items():
             if not name or "." in name or not name.isprintable():
                 raise ValueError(f"tasks.{name}: a name may not be empty or hold a dot")
-            if spec.kind in ("auto", "multi"):
-                raise ValueError(f"tasks.{name}: its kind is one of the other tasks'")
+            if spec.kind not in KINDS:
+                known = ", ".join(KINDS)
+                raise ValueError(f"tasks.{name}: {spec.kind!r} cannot be one of several tasks; known: {known}")
+            if spec.kind == "generation":
+                raise ValueError(f"tasks.{name}: a text is written step by step, by a model of its own")
         if isinstance(self.weights, dict):
             if set(self.weights) != set(self.tasks):
                 raise ValueError("`weights` gives one number to each of `tasks`")
@@ -119,10 +122,6 @@ class Multi:
             cells = {c: targets[c] for c in own.columns}
             tasks[name] = task_class(spec.kind).fit(own, cells)
             found = _first(tasks[name], cells)
-            if found.dtype.kind not in NUMBERS:
-                raise FuselineError(
-                    "bad_recipe", f"task.tasks.{name}: a {spec.kind} task cannot be one of several", "train it alone"
-                )
             arrays[name] = (found.shape, found.dtype.str)
         return cls(config, tasks=tasks, arrays=arrays)
 
@@ -150,6 +149,11 @@ class Multi:
     def check(self, inputs: Mapping[str, Any]) -> None:
         for task in self.tasks.values():
             task.check(inputs)
+
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """What each task has to choose."""
+        own = {name: self._own(name, np.asarray(targets), outputs) for name in self.tasks}
+        return [f"{name}: {said}" for name, task in self.tasks.items() for said in task.settle(*own[name])]
 
     def encode(self, cells: Mapping[str, Any]) -> np.ndarray | None:
         """float64 (P + K,); None where the row has none of the targets."""

@@ -24,9 +24,10 @@ from pydantic import Field, model_validator
 from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
 from fuseline.tasks import metrics
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
 from fuseline.tasks.ranking import NAMES, place
+from fuseline.tasks.scored import scored
 
 SIDES = ("left", "right")
 WAYS = ("left_to_right", "right_to_left")
@@ -44,6 +45,11 @@ class RetrievalConfig(TaskConfig):
         description="infonce: softmax over the batch, both ways (CLIP); siglip: a sigmoid a pair (Zhai et al. 2023)",
     )
     dim: int = Field(128, ge=2, le=4096, description="E: numbers of a side's vector")
+    locked: Literal["none", "left", "right"] = Field(
+        "none",
+        description="a side of one frozen input that keeps its encoder's own vector, and the other learns to meet it "
+        "(LiT, Zhai et al. 2022): for few rows. E is then that encoder's width",
+    )
     temperature: float = Field(
         0.07, gt=0, le=10, description="what similarities are divided by at the start; it is learned"
     )
@@ -100,6 +106,9 @@ class Retrieval:
             for name in getattr(self.config, side):
                 if name not in inputs:
                     raise FuselineError("bad_recipe", f"task.{side} names {name!r}, which is no input", known)
+        if self.config.locked != "none" and len(getattr(self.config, self.config.locked)) != 1:
+            hint = f"leave one input in task.{self.config.locked}, or set locked: none"
+            raise FuselineError("bad_recipe", "task.locked: a locked side is one input", hint)
         idle = [n for n in inputs if n not in (*self.config.left, *self.config.right)]
         if idle:
             hint = "name it in task.left or task.right, or remove it"
@@ -138,12 +147,8 @@ class Retrieval:
         """See the head of this file. `targets` (N, 2), `outputs` `left` and `right` (N, E)."""
         rows = len(targets)
         values, both_N = self._placed(targets, outputs)
-        measure = _measure(values, both_N)
-        point = measure(np.ones((1, rows)))
-        bounds = intervals(measure, rows, resamples=bootstrap if both_N.any() else 0, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            scores.metrics[name] = Metric(name, float(value[0]), *bounds.get(name, (None, None)))
+        resamples = bootstrap if both_N.any() else 0
+        scores = scored(_measure(values, both_N), rows, resamples=resamples, seed=seed, groups=groups)
         if details:
             scores.details = self._details(targets, values, both_N)
         return scores
@@ -159,6 +164,10 @@ class Retrieval:
         values, _ = self._placed(targets, outputs)
         before_N = np.mean([values[way]["rank"] - 1 for way in WAYS], axis=0)
         return {"error": [float(v) if np.isfinite(v) else None for v in before_N]}
+
+    def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
+        """Nothing is left to choose."""
+        return []
 
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
         """`sides`: the columns of each."""

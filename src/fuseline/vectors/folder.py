@@ -157,17 +157,18 @@ class Index:
         return np.take_along_axis(places_QK, order_QK, 1), np.take_along_axis(scores_QK, order_QK, 1)
 
     def _all(self, query_QE: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of equal cosines the first row's comes first."""
         places: np.ndarray = np.empty((len(query_QE), 0), np.int64)
         scores: np.ndarray = np.empty((len(query_QE), 0), np.float32)
         step = max(k, CELLS // max(1, len(query_QE)))
         for start in range(0, self.rows, step):
             some = query_QE @ self.vectors_NE[start : start + step].T
-            scores = np.concatenate([scores, some], axis=1)
-            own = np.arange(start, start + some.shape[1])
-            places = np.concatenate([places, np.broadcast_to(own, some.shape)], axis=1)
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-            scores, places = np.take_along_axis(scores, best, 1), np.take_along_axis(places, best, 1)
-        return places, scores
+            own = np.broadcast_to(np.arange(start, start + some.shape[1]), some.shape)
+            best = np.stack([_highest(row, k) for row in some])
+            scores = np.concatenate([scores, np.take_along_axis(some, best, 1)], axis=1)
+            places = np.concatenate([places, np.take_along_axis(own, best, 1)], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
 
     def kept(self, place: int) -> dict[str, Any]:
         """{"row", "id", "cells"} of a row."""
@@ -191,6 +192,15 @@ class Index:
                 "their vectors have nothing to do with each other",
                 "make the index anew with `fuseline index`",
             )
+
+
+def _highest(scores_N: np.ndarray, k: int) -> np.ndarray:
+    """Places of the k highest, or of all, best first; sorts only those that may be among them."""
+    if k >= len(scores_N):
+        return np.argsort(-scores_N, kind="stable")
+    least = np.partition(scores_N, len(scores_N) - k)[len(scores_N) - k]
+    near = np.flatnonzero(scores_N >= least)
+    return np.asarray(near[np.argsort(-scores_N[near], kind="stable")][:k])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

@@ -239,6 +239,16 @@ def test_what_is_no_picture_is_an_error_and_not_the_end_of_the_process() -> None
     assert run(feed_of("x", [whole]))["pixels"].any()
 
 
+def test_sides_of_pictures_are_the_packages() -> None:
+    modality = Image(ImageConfig(size=16, sides=True), "x")
+    files = [picture(RNG, 60, 40, "JPEG"), b"", picture(RNG, 33, 90, "PNG", "L")]
+    got = runner(modality)(feed_of("x", files))
+    wanted = modality.collate([modality.parse({"x": f or None}, MediaRoot(None)) for f in files])
+    assert got["sides"].dtype == np.float32
+    np.testing.assert_array_equal(got["sides"], wanted["sides"])
+    assert got["sides"].tolist() == [[60, 40], [16, 16], [33, 90]]
+
+
 @pytest.mark.parametrize(
     ("kind", "subtype"), [("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")]
 )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fuseline.errors import FuselineError
 from fuseline.lab.heads.retrieval import RetrievalHead
 from fuseline.lab.tokens import Fused, Tokens, View
 from fuseline.tasks.retrieval import Retrieval, RetrievalConfig
@@ -151,3 +152,45 @@ def test_training_brings_pairs_together() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]
+
+
+class Frozen(torch.nn.Module):
+    def __init__(self, *, frozen: bool = True) -> None:
+        super().__init__()
+        self.width = 5
+        self.weight = torch.nn.Parameter(torch.ones(1), requires_grad=not frozen)
+
+
+def locked(encoder: torch.nn.Module) -> RetrievalHead:
+    config = RetrievalConfig(left=("a", "b"), right=("c",), dim=E, locked="right")
+    torch.manual_seed(0)
+    head = RetrievalHead(Retrieval(config), INPUTS, width=D, dropout=0.0)
+    head.meet({"a": encoder, "b": encoder, "c": encoder})
+    return head
+
+
+def test_a_locked_side_keeps_its_encoders_own_vector() -> None:
+    head, present = locked(Frozen()), torch.ones(B, 3, dtype=torch.bool)
+    present[1, 2] = False
+    seen, asked = view(present)
+    encoded = torch.randn(B, 3, 5)
+    encoded[1] = torch.nan
+    mask = torch.ones(B, 3, dtype=torch.bool)
+    mask[0, 2] = False
+    own = seen.tokens["c"]._replace(mask_BT=mask, aside={"encoded": encoded})
+    seen = seen._replace(tokens={**seen.tokens, "c": own})
+    out = head(seen.fuse(present), seen)
+    wanted = F.normalize(torch.stack([encoded[0, :2].mean(0), *encoded[2:].mean(1)]), dim=1)
+    torch.testing.assert_close(out["right"][[0, 2, 3, 4, 5]], wanted)
+    assert (out["right"][1] == 0).all()
+    assert out["left"].shape == (B, 5)
+    assert len(asked) == 2, "only the other side is fused, beside the whole"
+    head.loss(out, alone()).backward()
+    assert head.centre_E.grad is not None
+    assert head.centre_E.grad.isfinite().all()
+    assert head.centre_E.grad.any()
+
+
+def test_only_a_frozen_encoder_can_be_locked() -> None:
+    with pytest.raises(FuselineError, match="not frozen"):
+        locked(Frozen(frozen=False))

@@ -53,6 +53,12 @@ def run_search(
     table_name: str | None,
 ) -> dict[str, Any]:
     """See :func:`fuseline.api.compress`. Returns what compress.json holds."""
+    if package.writes:
+        raise FuselineError(
+            "cannot_compress",
+            f"{package.name} writes texts, step by step: no method here can measure or change that yet",
+            "train with a smaller task.decoder, or fewer layers",
+        )
     budget = read_budget(*limits)
     if budget == Budget():
         raise FuselineError(

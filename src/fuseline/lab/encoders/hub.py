@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,17 +170,42 @@ def load_backbone(
         FuselineError: ``cannot_load_weights``; also where any weight of the part is not in the file, since
             transformers would silently leave such weights random.
     """
+    whole, missing, folder = _load(source, AutoModel, revision, weights)
+    model = _part(whole, part)
+    kept = {id(p) for p in model.parameters()}
+    names = {name for name, p in whole.named_parameters(remove_duplicate=False) if id(p) in kept}
+    _complete(source, [k for k in missing if k in names and not any(o in k for o in _OPTIONAL)])
+    return _finished(model, folder)
+
+
+def load_whole(source: str | Path, auto: Any, *, revision: str | None = None, weights: Weights = "pretrained") -> Any:
+    """A whole float32 model in eval mode as `auto`, one of transformers' Auto classes, builds it. Raises as
+    :func:`load_backbone` does."""
+    model, missing, _ = _load(source, auto, revision, weights)
+    _complete(source, missing)
+    return model.eval()
+
+
+def _complete(source: str | Path, missing: Sequence[str]) -> None:
+    lost = sorted(missing)
+    if lost:
+        raise cannot_load(
+            f"{source}: the weights file lacks {len(lost)} of the model's weights, e.g. {lost[0]}",
+            "the file belongs to another model, or is damaged: download it again",
+        )
+
+
+def _load(source: str | Path, auto: Any, revision: str | None, weights: Weights) -> tuple[Any, list[str], Path]:
+    """The model, the weights that its file lacks, and its folder."""
     folder = locate(str(source), revision=revision, config_only=weights == "random")
     config = load_config(folder)
+    options = {"attn_implementation": "eager", "trust_remote_code": False, "dtype": torch.float32}
     if weights == "random":
-        with _quiet():
-            model = _part(
-                AutoModel.from_config(
-                    config, attn_implementation="eager", trust_remote_code=False, dtype=torch.float32
-                ),
-                part,
-            )
-        return _finished(model, folder)
+        try:
+            with _quiet():
+                return auto.from_config(config, **options), [], folder
+        except ValueError as error:  # the Auto class has no such model
+            raise cannot_load(f"{source}: {_first_line(error)}", "a folder of another kind of model") from error
     if not any(folder.glob("*.safetensors")):
         pickled = any((folder / name).is_file() for name in _PICKLES)
         raise cannot_load(
@@ -191,24 +216,9 @@ def load_backbone(
         )
     try:
         with _quiet():
-            whole, info = AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                attn_implementation="eager",
-                dtype=torch.float32,
-                output_loading_info=True,
+            model, info = auto.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **options
             )
     except Exception as error:  # truncated files, other shapes, other libraries' layouts
         raise cannot_load(f"{source}: the weights cannot be read ({_first_line(error)})") from error
-    model = _part(whole, part)
-    kept = {id(p) for p in model.parameters()}
-    names = {name for name, p in whole.named_parameters(remove_duplicate=False) if id(p) in kept}
-    lost = sorted(k for k in info["missing_keys"] if k in names and not any(o in k for o in _OPTIONAL))
-    if lost:
-        raise cannot_load(
-            f"{source}: the weights file lacks {len(lost)} of the model's weights, e.g. {lost[0]}",
-            "the file belongs to another model, or is damaged: download it again",
-        )
-    return _finished(model, folder)
+    return model, list(info["missing_keys"]), folder

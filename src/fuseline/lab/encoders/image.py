@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.encoders.grid import placed
 from fuseline.lab.tokens import Tokens
 from fuseline.recipe import Frozen
 
@@ -25,6 +26,13 @@ class SmallImageConfig(Frozen):
         1.0, ge=0, le=3, description="strength of random zoom, shift, brightness and contrast while training; 0: none"
     )
     mirror: bool = Field(False, description="mirror half of the pictures while training; wrong where sides matter")
+    grid: bool = Field(False, description="tokens say where they are, for detection; needs augment: 0 and no mirror")
+
+    @model_validator(mode="after")
+    def _places_stay(self) -> SmallImageConfig:
+        if self.grid and (self.augment or self.mirror):
+            raise ValueError("augment and mirror would move the picture under its places: augment: 0, mirror: false")
+        return self
 
 
 class Residual(nn.Module):
@@ -54,7 +62,8 @@ class Residual(nn.Module):
 class SmallImage(Encoder):
     """A compact residual network, with random views of the pictures while training.
 
-    In: `pixels` uint8 (B, H, W, 3). Out: the last map's cells, row by row, as tokens (B, T, D), all real.
+    In: `pixels` uint8 (B, H, W, 3), with `grid` also `sides` (B, 2). Out: the last map's cells, row by row, as tokens
+    (B, T, D), all real.
     """
 
     Config: ClassVar[type[Frozen]] = SmallImageConfig
@@ -77,16 +86,17 @@ class SmallImage(Encoder):
 
     @classmethod
     def cell_options(cls, config: Any) -> dict[str, Any]:
-        return {"size": config.size}
+        return {"size": config.size, **({"sides": True} if config.grid else {})}
 
-    def forward(self, pixels: Tensor) -> Tokens:  # type: ignore[override]
+    def forward(self, pixels: Tensor, sides: Tensor | None = None) -> Tokens:  # type: ignore[override]
         picture_BCHW = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         if self.training:
             picture_BCHW = random_view(picture_BCHW, self.config.augment, self.config.mirror)
         map_BDHW = F.relu(self.norm(self.stages(self.stem(picture_BCHW))))
         map_BDHW = F.dropout2d(map_BDHW, self.config.dropout, self.training)
         values_BTD = map_BDHW.flatten(2).transpose(1, 2) + self.place_TD
-        return Tokens(values_BTD, torch.ones_like(values_BTD[:, :, 0], dtype=torch.bool))
+        tokens = Tokens(values_BTD, torch.ones_like(values_BTD[:, :, 0], dtype=torch.bool))
+        return placed(tokens, sides) if self.config.grid else tokens
 
 
 def _groups(channels: int) -> int:

@@ -9,14 +9,15 @@ import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.encoders.grid import grid_of_all, placed
 from fuseline.lab.encoders.hub import Weights, cannot_load, load_backbone, load_config, locate, preprocessor
 from fuseline.lab.encoders.tuning import batch_norms_eval
 from fuseline.lab.tokens import Tokens
@@ -94,6 +95,11 @@ class HFImage(Encoder):
         weights: Weights = Field("pretrained", description="random: the architecture alone")
         tokens: Literal["all", "pooled"] = Field("all", description="one token a place of the picture, or one in all")
         size: int | None = Field(None, ge=8, description="side of the picture in pixels; default: the model's own")
+        grid: bool = Field(False, description="tokens say where they are, for detection; needs tokens: all")
+
+        @model_validator(mode="after")
+        def _places_are_tokens(self) -> Self:
+            return grid_of_all(self)
 
         @property
         def pretrained(self) -> bool:
@@ -104,7 +110,7 @@ class HFImage(Encoder):
     def __init__(self, config: Config, modality: Image) -> None:
         super().__init__(config, modality)
         loaded = load_backbone(config.source, revision=config.revision, weights=config.weights, part="vision_model")
-        self.pooled = config.tokens == "pooled"
+        self.pooled, self.grid = config.tokens == "pooled", config.grid
         self.normalise = Normalise(*statistics(loaded.folder))
         self.model = loaded.model
         self.class_token = any(
@@ -117,7 +123,7 @@ class HFImage(Encoder):
         self.eval()
         try:
             with torch.no_grad():
-                self.width = int(self(torch.zeros(1, size, size, 3, dtype=torch.uint8)).values_BTD.shape[-1])
+                self.width = int(self._tokens(torch.zeros(1, size, size, 3, dtype=torch.uint8)).values_BTD.shape[-1])
         except (ValueError, RuntimeError, AttributeError, TypeError, AssertionError) as error:
             raise cannot_load(
                 f"{config.source}: does not take pictures of {size} x {size} ({error})",
@@ -126,16 +132,20 @@ class HFImage(Encoder):
 
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:
+        sides = {"sides": True} if config.grid else {}
         if config.size is not None:
-            return {"size": config.size}
-        return {"size": native_size(locate(config.source, revision=config.revision, config_only=True))}
+            return {"size": config.size, **sides}
+        return {**sides, "size": native_size(locate(config.source, revision=config.revision, config_only=True))}
 
     def train(self, mode: bool = True) -> HFImage:
         super().train(mode)
         batch_norms_eval(self)
         return self
 
-    def forward(self, pixels: Tensor) -> Tokens:  # type: ignore[override]
+    def forward(self, pixels: Tensor, sides: Tensor | None = None) -> Tokens:  # type: ignore[override]
+        return placed(self._tokens(pixels), sides) if self.grid else self._tokens(pixels)
+
+    def _tokens(self, pixels: Tensor) -> Tokens:
         hidden: Tensor = self.model(pixel_values=self.normalise(pixels), **self.options).last_hidden_state
         if hidden.dim() == 4:
             return map_tokens(hidden, self.pooled)
@@ -194,13 +204,18 @@ class EfficientNetLite0(Encoder):
         tokens: Literal["all", "pooled"] = Field("all", description="one token a place of the map, or their mean")
         # The package's layers carry the padding of 224 pixels; other multiples of 32 have the same.
         size: int = Field(224, ge=32, multiple_of=32, description="side of the picture in pixels")
+        grid: bool = Field(False, description="tokens say where they are, for detection; needs tokens: all")
+
+        @model_validator(mode="after")
+        def _places_are_tokens(self) -> Self:
+            return grid_of_all(self)
 
     pretrained: ClassVar[bool] = True
     width = 1280
 
     def __init__(self, config: Config, modality: Image) -> None:
         super().__init__(config, modality)
-        self.pooled = config.tokens == "pooled"
+        self.pooled, self.grid = config.tokens == "pooled", config.grid
         self.normalise = Normalise((127 / 255,) * 3, (128 / 255,) * 3)
         self.net = _lite0()
         size = modality.config.size
@@ -210,12 +225,13 @@ class EfficientNetLite0(Encoder):
 
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:
-        return {"size": config.size}
+        return {"size": config.size, **({"sides": True} if config.grid else {})}
 
     def train(self, mode: bool = True) -> EfficientNetLite0:
         super().train(mode)
         batch_norms_eval(self)
         return self
 
-    def forward(self, pixels: Tensor) -> Tokens:  # type: ignore[override]
-        return map_tokens(self.net.extract_features(self.normalise(pixels)), self.pooled)  # type: ignore[operator]
+    def forward(self, pixels: Tensor, sides: Tensor | None = None) -> Tokens:  # type: ignore[override]
+        tokens = map_tokens(self.net.extract_features(self.normalise(pixels)), self.pooled)  # type: ignore[operator]
+        return placed(tokens, sides) if self.grid else tokens

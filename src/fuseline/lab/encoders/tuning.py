@@ -8,6 +8,8 @@ from typing import Any, Literal
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora.layer import LoraLayer
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, its weight turned
 
 from fuseline.errors import FuselineError
 
@@ -59,7 +61,14 @@ def apply_tuning(encoder: nn.Module, tune: Tune, rank: int = 8, alpha: float = 1
             layer.activation_relu_or_gelu = 0
     inject_adapter_in_model(
         # peft scales by lora_alpha / r, which is a plain division: a float is fine.
-        LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0, bias="none"),
+        LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=names,
+            lora_dropout=0.0,
+            bias="none",
+            fan_in_fan_out=any(isinstance(encoder.get_submodule(name), Conv1D) for name in names),
+        ),
         encoder,
     )
 
@@ -67,12 +76,15 @@ def apply_tuning(encoder: nn.Module, tune: Tune, rank: int = 8, alpha: float = 1
 def _adaptable(encoder: nn.Module) -> list[str]:
     names: list[str] = []
     skipped: list[str] = []
+    words = encoder.get_output_embeddings() if isinstance(encoder, PreTrainedModel) else None
     for name, part in encoder.named_modules():
         # These read their projections' weights directly, never calling the layers: an adapter there would do nothing.
         if isinstance(part, nn.MultiheadAttention) or type(part).__name__ == "WavLMAttention":
             skipped.append(name + ".")
+        if part is words:
+            continue  # a language model's output layer is its word vectors, too
         # Not a class of its own over a convolution: peft would build an adapter of that class without its arguments.
-        linear = isinstance(part, nn.Linear) or (type(part) is nn.Conv2d and part.groups == 1)
+        linear = isinstance(part, (nn.Linear, Conv1D)) or (type(part) is nn.Conv2d and part.groups == 1)
         if name and linear and not name.startswith(tuple(skipped)):
             names.append(name)
     return names

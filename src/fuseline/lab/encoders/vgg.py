@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.encoders.grid import grid_of_all, placed
 from fuseline.lab.encoders.image_pretrained import IMAGENET_MEAN, IMAGENET_STD, Normalise, map_tokens
 from fuseline.lab.encoders.tuning import batch_norms_eval
 from fuseline.lab.tokens import Tokens
@@ -83,6 +84,11 @@ class VGG(Encoder):
         )
         size: int = Field(224, ge=32, description="side of the picture in pixels")
         tokens: Literal["all", "pooled"] = Field("all", description="one token a place of the map, or their mean")
+        grid: bool = Field(False, description="tokens say where they are, for detection; needs tokens: all")
+
+        @model_validator(mode="after")
+        def _places_are_tokens(self) -> Self:
+            return grid_of_all(self)
 
         @property
         def pretrained(self) -> bool:
@@ -108,7 +114,7 @@ class VGG(Encoder):
 
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:
-        return {"size": config.size}
+        return {"size": config.size, **({"sides": True} if config.grid else {})}
 
     def train(self, mode: bool = True) -> VGG:
         super().train(mode)
@@ -116,5 +122,6 @@ class VGG(Encoder):
             batch_norms_eval(self)
         return self
 
-    def forward(self, pixels: Tensor) -> Tokens:  # type: ignore[override]
-        return map_tokens(self.features(self.normalise(pixels)), self.config.tokens == "pooled")
+    def forward(self, pixels: Tensor, sides: Tensor | None = None) -> Tokens:  # type: ignore[override]
+        tokens = map_tokens(self.features(self.normalise(pixels)), self.config.tokens == "pooled")
+        return placed(tokens, sides) if self.config.grid else tokens

@@ -69,8 +69,8 @@ def _frame_class(config: SmallVideoConfig) -> tuple[type[Encoder], Any]:
 
 
 class Motion(nn.Module):
-    """Each place of the frames compared with itself a frame before and after: `x + W gelu(conv(norm(x)))`, a convolution
-    over time alone, as the (2+1)D of Tran et al. 2018, "A closer look at spatiotemporal convolutions".
+    """Each place of the frames compared with itself a frame before and after: `x + W gelu(conv(norm(x)))`, a
+    convolution over time alone, as the (2+1)D of Tran et al. 2018, "A closer look at spatiotemporal convolutions".
 
     What moves is seen here, where places are still apart; a mean over places has forgotten it.
     """

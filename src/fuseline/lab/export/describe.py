@@ -102,8 +102,9 @@ def _image(m: Image) -> dict[str, Any]:
             "decode pixels differ by a little",
             "red, green, blue, 0..255, rows from the top: no mean, no deviation, the graph does that",
         ],
-        "absent": "all 0",
-        "arrays": {"pixels": "height, width, red-green-blue"},
+        "absent": f"all 0{f', sides {size} and {size}' if m.config.sides else ''}",
+        "arrays": {"pixels": "height, width, red-green-blue"}
+        | ({"sides": "width and height in pixels of the picture before it was scaled"} if m.config.sides else {}),
         "size": size,
         "resize": m.config.resize,
     }

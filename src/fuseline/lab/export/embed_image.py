@@ -29,7 +29,8 @@ def notes_of(modality: Image) -> tuple[str, ...]:
 
 
 def embed_image(nodes: Nodes, modality: Image, bytes_N: str, sizes_B: str) -> Stacked:
-    """Add the nodes that turn files into pixels (B, size, size, 3) uint8; black where a file is absent."""
+    """Add the nodes that turn files into pixels (B, size, size, 3) uint8, black where a file is absent, and where the
+    modality hands them over into sides (B, 2) float32, width and height."""
     size = modality.config.size
 
     def decode(there: Nodes, file_n: str) -> list[str]:
@@ -37,9 +38,17 @@ def embed_image(nodes: Nodes, modality: Image, bytes_N: str, sizes_B: str) -> St
         known = there.op("Or", jpeg, starts_with(there, file_n, b"\x89PNG\r\n\x1a\n"))
         whole = refused_unless(there, known, file_n, "neither a PNG nor a whole JPEG")
         # Without this attribute the operator gives blue first, and writes beyond its memory on a grey JPEG.
-        return [_scaled(there, there.op("DecodeImage", whole, domain=MEDIA, color_space="rgb"), modality)]
+        picture_HWC = there.op("DecodeImage", whole, domain=MEDIA, color_space="rgb")
+        pixels = _scaled(there, picture_HWC, modality)
+        if not modality.config.sides:
+            return [pixels]
+        sides = there.op("Concat", there.axis(picture_HWC, 1), there.axis(picture_HWC, 0), axis=0)
+        return [pixels, there.op("Cast", sides, to=TensorProto.FLOAT)]
 
-    return each_file(nodes, bytes_N, sizes_B, decode, [np.zeros((size, size, 3), np.uint8)])
+    absent: list[np.ndarray] = [np.zeros((size, size, 3), np.uint8)]
+    if modality.config.sides:
+        absent.append(np.full(2, size, np.float32))
+    return each_file(nodes, bytes_N, sizes_B, decode, absent)
 
 
 def _scaled(nodes: Nodes, picture_HWC: str, modality: Image) -> str:

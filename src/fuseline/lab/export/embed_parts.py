@@ -64,7 +64,8 @@ def make_part(name: str, modality: Modality) -> Part:
     sizes_B = nodes.input(f"{name}.file_size", TensorProto.INT64, ["batch"])
     if isinstance(modality, Image):
         pixels = embed_image.embed_image(nodes, modality, bytes_N, sizes_B)
-        return Part(nodes, {"pixels": pixels.values[0]}, pixels.given_B, embed_image.notes_of(modality))
+        named = dict(zip(modality.arrays(), pixels.values, strict=True))
+        return Part(nodes, named, pixels.given_B, embed_image.notes_of(modality))
     wave = embed_audio.embed_audio(nodes, modality, bytes_N, sizes_B)
     values = dict(zip(("waveform", "length"), wave.values, strict=True))
     return Part(nodes, values, wave.given_B, embed_audio.notes_of(modality))

@@ -1,4 +1,4 @@
-"""From a trained FusionModel to graph.onnx + weights.safetensors.
+"""From a trained FusionModel to graph.onnx + weights.safetensors, and step.onnx where it writes texts.
 
 The weights are written once: graph.onnx refers to the bytes inside weights.safetensors as ONNX external data, so the
 two files cannot disagree and the package is not twice its size.
@@ -23,10 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
+from fuseline.lab.decoders.base import Decoder
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
+from fuseline.lab.steps import decoder_of
 from fuseline.modalities import Modality
-from fuseline.runtime.backend import OUTPUT
+from fuseline.package.format import STEP
+from fuseline.runtime.backend import GRAPH, IDS, OUTPUT
 
 EXAMPLE_BATCH = 3
 MAX_BATCH = 4096
@@ -90,6 +93,17 @@ def _trace(model: FusionModel, arrays: dict[str, Tensor], dims: dict[str, Any], 
     present = torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool)
     present[0, 0] = False
     batch = next(iter(dims.values()))[0]
+    return trace(
+        Whole(model, tuple(arrays), outputs),
+        (arrays, present),
+        shapes=(dims, {0: batch}),
+        inputs=[*arrays, "present"],
+        outputs=[OUTPUT + name for name in outputs],
+    )
+
+
+def trace(module: nn.Module, given: tuple[Any, ...], *, shapes: Any, inputs: list[str], outputs: list[str]) -> Any:
+    """A module as an ONNX model. Raises FuselineError ``export_failed``."""
     talk = io.StringIO()  # the exporter prints its steps and warns of its own internals; errors still raise
     quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
     levels = [q.level for q in quiet]
@@ -99,12 +113,12 @@ def _trace(model: FusionModel, arrays: dict[str, Tensor], dims: dict[str, Any], 
         with warnings.catch_warnings(), contextlib.redirect_stdout(talk), torch.inference_mode(False), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                Whole(model, tuple(arrays), outputs),
-                (arrays, present),
+                module,
+                given,
                 dynamo=True,
-                dynamic_shapes=(dims, {0: batch}),
-                input_names=[*arrays, "present"],
-                output_names=[OUTPUT + name for name in outputs],
+                dynamic_shapes=shapes,
+                input_names=inputs,
+                output_names=outputs,
                 optimize=True,
                 verbose=False,
             )
@@ -120,7 +134,8 @@ def _trace(model: FusionModel, arrays: dict[str, Tensor], dims: dict[str, Any], 
 
 
 def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
-    """Write graph.onnx and weights.safetensors. The model must be in eval mode, on the CPU, adapters merged."""
+    """Write graph.onnx, for a decoder step.onnx too, and their weights.safetensors. The model must be in eval mode, on
+    the CPU, adapters merged."""
     encoders = [encoder for encoder in model.encoders if isinstance(encoder, Encoder)]
     for encoder in encoders:
         encoder.fold()
@@ -134,16 +149,56 @@ def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
 def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
     arrays, dims = example(modalities)
     with torch.no_grad():
-        outputs = tuple(model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool)))
-    proto = _trace(model, arrays, dims, outputs)
+        first = model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool))
+    graphs = {GRAPH: _trace(model, arrays, dims, tuple(first))}
+    if (decoder := decoder_of(model)) is not None:
+        graphs[STEP] = trace_step(decoder, first)
     state = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
     path = folder / "weights.safetensors"
     seen: dict[int, str] = {}
     unique = {k: (v.clone() if seen.setdefault(v.data_ptr(), k) != k else v) for k, v in state.items() if v.numel()}
     save_file(unique, path, metadata={"format": "pt"})
-    link_weights(proto, path)
-    strip(proto)
-    (folder / "graph.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    for name, proto in graphs.items():
+        link_weights(proto, path)
+        strip(proto)
+        (folder / name).write_bytes(proto.SerializeToString(deterministic=True))
+
+
+class Step(nn.Module):
+    """One token more: what a decoder remembers in, logits and what has grown out."""
+
+    def __init__(self, decoder: Decoder, grown: tuple[str, ...]) -> None:
+        super().__init__()
+        self.decoder, self.grown = decoder, grown
+
+    def forward(self, state: dict[str, Tensor], ids: Tensor) -> tuple[Tensor, ...]:
+        said = self.decoder.step(ids, state)
+        return (said.logits_BLV[:, -1].float(), *(said.state[name] for name in self.grown))
+
+
+def trace_step(decoder: Decoder, first: Mapping[str, Tensor]) -> Any:
+    """The graph of one step. `first`: outputs of the model on an example, with what its decoder then remembers."""
+    state = {k: v for k, v in first.items() if k.startswith(("memory.", "cache."))}
+    ids = torch.zeros(EXAMPLE_BATCH, 1, dtype=torch.int64)
+    with torch.no_grad():
+        for _ in range(2):  # longer than 1: the exporter would take that for a constant
+            state = decoder.step(ids, state).state
+    batch, memory, past = (
+        torch.export.Dim(name, min=1, max=high) for name, high in (("batch", MAX_BATCH), ("T", 65536), ("P", 65536))
+    )
+    dims: dict[str, dict[int, Any]] = {}
+    for name in state:
+        part, key = name.split(".")[:2]
+        axis = decoder.growing[key] if part == "cache" else 1 if key == "mask" else 2
+        dims[name] = {0: batch, axis: past if part == "cache" else memory}
+    grown = tuple(name for name in state if name.startswith("cache."))
+    return trace(
+        Step(decoder, grown),
+        (state, ids),  # a dict at the end would be taken for keyword arguments
+        shapes=(dims, {0: batch}),
+        inputs=[*state, IDS],
+        outputs=[OUTPUT + "logits", *(OUTPUT + name for name in grown)],
+    )
 
 
 def strip(proto: onnx.ModelProto) -> None:

@@ -43,6 +43,14 @@ print([[label for label, x in zip(labels, row) if x >= 0.5] for row in p], p.rou
 """
 NUMBERS = """print(outputs["output.prediction"].tolist())
 """
+BOXES = """task = json.loads(Path("signature.json").read_text(encoding="utf-8"))["task"]
+scores = 1 / (1 + np.exp(-outputs["output.logits"]))
+pixels = outputs["output.boxes"].clip(0, 1) * np.tile(outputs["output.picture"], 2)[:, None]
+for row in range(len(scores)):
+    if outputs["output.picture"][row].min() > 0:
+        for query, label in zip(*np.nonzero(scores[row] >= task["threshold"])):
+            print(row, task["labels"][label], scores[row, query, label].round(3), pixels[row, query].round(1).tolist())
+"""
 EMBEDDED = """
 import onnxruntime
 from onnxruntime_extensions import get_library_path
@@ -131,7 +139,7 @@ def _sizes(parity: Mapping[str, Any]) -> str:
 def _decode(task: Mapping[str, Any]) -> str:
     if task["kind"] == "classification":
         return SIGMOID if task["mode"] == "multilabel" else SOFTMAX
-    return NUMBERS if task["kind"] == "regression" else "print(outputs)"
+    return {"regression": NUMBERS, "detection": BOXES}.get(task["kind"], "print(outputs)")
 
 
 def _files(files: Sequence[str]) -> list[str]:

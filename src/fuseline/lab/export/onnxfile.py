@@ -9,7 +9,8 @@ import onnx
 
 from fuseline.errors import FuselineError
 from fuseline.package import Package
-from fuseline.runtime.onnxruntime import GRAPH, WEIGHTS
+from fuseline.runtime.backend import GRAPH
+from fuseline.runtime.onnxruntime import WEIGHTS
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
 INSIDE = 1_500_000_000

@@ -18,25 +18,27 @@ from fuseline.lab.export.card import model_card
 from fuseline.lab.export.graph import export_graph
 from fuseline.lab.export.parity import replay
 from fuseline.lab.model import FusionModel
+from fuseline.lab.steps import steps_of, to_numpy
 from fuseline.modalities.rows import RowParser
 from fuseline.package import Package, write_package
 from fuseline.package.files import finite, replace_folder
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.runtime import load
 from fuseline.tasks import Task
+from fuseline.tasks.decoding import complete
 
 
 @torch.no_grad()
 def expected_outputs(
-    model: FusionModel, parser: RowParser, rows: Sequence[Mapping[str, Any]], batch: int = 8
+    model: FusionModel, parser: RowParser, rows: Sequence[Mapping[str, Any]], batch: int = 8, *, task: Task
 ) -> dict[str, np.ndarray]:
-    """The trained model's own outputs for parsed rows."""
+    """The trained model's own outputs for parsed rows, after all steps where it answers by steps."""
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(rows), batch):
         arrays = parser.arrays(rows[start : start + batch])
         present = torch.from_numpy(arrays.pop("present"))
         out = model({k: torch.from_numpy(v) for k, v in arrays.items()}, present)
-        parts.append({k: v.numpy() for k, v in out.items()})
+        parts.append(complete(task, to_numpy(out), steps_of(model)))
     return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
@@ -65,7 +67,7 @@ def export_package(
     rows = [*rows, dict.fromkeys(parser.names)]  # a row without anything must agree, too
     for hidden in parser.names[: len(rows) - 1]:
         rows.append({**rows[0], hidden: None})
-    expected = expected_outputs(model, parser, rows)
+    expected = expected_outputs(model, parser, rows, task=task)
     new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)

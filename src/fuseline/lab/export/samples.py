@@ -13,6 +13,7 @@ import soundfile
 from PIL import Image as Pillow
 
 from fuseline.modalities import MediaRoot, Modality
+from fuseline.modalities.cells import noted
 from fuseline.modalities.document import Document, Page
 from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
@@ -167,7 +168,9 @@ def made_value(
             return np.clip(rng.normal(0, 0.1, samples), -1, 1).astype(np.float32)
         case "image":  # no need of a file for every row of a large batch
             size = modality.config.size  # type: ignore[attr-defined]
-            return rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+            width, height = rng.integers(size // 2, 4 * size, 2).tolist()
+            pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+            return noted(pixels, width=float(width), height=float(height))
     cells = made_cells(modality, rng)
     return modality.parse(cells, MediaRoot(None)) if cells else None
 

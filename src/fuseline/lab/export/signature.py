@@ -25,8 +25,10 @@ FORMAT = 1
 LISTED = 4096
 """Numbers of an example's array that are written out; larger arrays are base64 of their bytes."""
 OUTPUTS = {
-    "logits": "one number a label, in the order of task.labels",
+    "logits": "one number a label (of each proposed box), in the order of task.labels",
     "prediction": "one number a target, in the order of task.targets, in the targets' own units",
+    "boxes": "left, top, right, bottom edge of each proposed box, as shares of the picture's width and height",
+    "picture": "the picture's width and height in pixels; 0 and 0 where the row has none",
     "forecast": "steps × channels × quantiles, in the series' own units; the middle quantile is the answer",
     "naive": "the last known number, for every step ahead",
     "seasonal": "the number one season before each step",
@@ -119,6 +121,16 @@ def task_words(task: Task) -> dict[str, Any]:
         out |= {"steps": task.steps, "channels": list(task.channels), "quantiles": list(task.config.quantiles)}  # type: ignore[attr-defined]
     elif task.name == "regression":
         out["decode"] = "prediction is the answer, in the units of the training table"
+    elif task.name == "detection":
+        out |= {
+            "labels": finite(list(task.classes)),  # type: ignore[attr-defined]
+            "threshold": task.threshold,  # type: ignore[attr-defined]
+            "nms": task.config.nms,  # type: ignore[attr-defined]
+            "decode": "score of each box and label = 1 / (1 + exp(-logit)); edges are cut to 0..1 and multiplied by "
+            "the picture's width and height; of two boxes of a label that overlap (intersection over union) by more "
+            "than task.nms the one of the lower score is dropped; the answer: those of at least task.threshold, none "
+            "where picture is 0",
+        }
     elif task.name == "retrieval":
         out |= {side: list(getattr(task.config, side)) for side in ("left", "right")}  # type: ignore[attr-defined]
         out["decode"] = "rows are compared by the dot product of one side's vector with the other's; these are cosines"

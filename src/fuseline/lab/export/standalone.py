@@ -105,6 +105,12 @@ def export_to(
     out, voice = Path(out), voice or Silent()
     _check(to, out, embed=embed, external_data=external_data, force=force)
     package = read_package(model)
+    if package.writes:
+        raise FuselineError(
+            "cannot_export",
+            f"{package.name} writes texts: it is two graphs and a loop, which no one model file holds",
+            "its graph.onnx and step.onnx are plain ONNX, and docs/generation.md says what goes between them",
+        )
     if to == "onnx" and "onnxruntime" not in package.backends:
         raise FuselineError(
             "cannot_export",

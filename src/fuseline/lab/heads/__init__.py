@@ -17,6 +17,10 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.regression import RegressionHead
 
             return RegressionHead
+        case "detection":
+            from fuseline.lab.heads.detection import DetectionHead
+
+            return DetectionHead
         case "forecast":
             from fuseline.lab.heads.forecast import ForecastHead
 
@@ -29,5 +33,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.multi import MultiHead
 
             return MultiHead
+        case "generation":
+            from fuseline.lab.heads.generation import GenerationHead
+
+            return GenerationHead
         case _:
             raise unknown_kind("head", task, TASKS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -36,6 +36,11 @@ class MultiHead(Head):
         fixed = [float(weights[n]) if isinstance(weights, dict) else 1.0 for n in self.names]
         self.register_buffer("weight_K", torch.tensor(fixed), persistent=False)
 
+    def meet(self, encoders: Mapping[str, nn.Module]) -> None:
+        for head in self.heads:
+            head.meet(encoders)
+        self.reads_encoded = any(head.reads_encoded for head in self.heads)
+
     @classmethod
     def needs(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
         from fuseline.lab.heads import head_class
@@ -54,6 +59,33 @@ class MultiHead(Head):
             for key, value in head(fused, view).items()
         }
 
+    def begin(self, batches: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> None:
+        eager = [k for k, head in enumerate(self.heads) if type(head).begin is not Head.begin]
+        shown = list(batches) if len(eager) > 1 else batches
+        for k in eager:
+            self.heads[k].begin(self._own_rows(k, arrays, targets) for arrays, targets in shown)
+
+    def _own_rows(self, k: int, arrays: Mapping[str, Tensor], targets: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
+        known_B = targets[:, self.width + k] > 0
+        return {key: v[known_B] for key, v in arrays.items()}, self._unpacked(k, targets[known_B])
+
+    def _unpacked(self, k: int, targets: Tensor) -> Tensor:
+        at = self.places[self.names[k]]
+        return targets[:, at.start : at.stop].reshape(-1, *at.shape).to(DTYPES[torch_kind(at.dtype)])
+
+    def augment(self, arrays: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What the one task wants whose targets move with its inputs; of two, each would undo the other's places."""
+        moving = [k for k, head in enumerate(self.heads) if type(head).augment is not Head.augment]
+        if len(moving) != 1:
+            return arrays, targets
+        k, at = moving[0], self.places[self.names[moving[0]]]
+        known_B = targets[:, self.width + k] > 0
+        own = torch.where(known_B.reshape(-1, *(1,) * len(at.shape)), self._unpacked(k, targets), -1)
+        arrays, own = self.heads[k].augment(arrays, own)
+        targets = targets.clone()
+        targets[known_B, at.start : at.stop] = own[known_B].reshape(int(known_B.sum()), -1).to(targets.dtype)
+        return arrays, targets
+
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         """`targets` (B, P + K), see :mod:`fuseline.tasks.multi`. A row counts for the tasks whose targets it has.
 
@@ -65,8 +97,7 @@ class MultiHead(Head):
             known_B = targets[:, self.width + k] > 0
             if not bool(known_B.any()):
                 continue
-            at = self.places[name]
-            own = targets[known_B, at.start : at.stop].reshape(-1, *at.shape).to(DTYPES[torch_kind(at.dtype)])
+            own = self._unpacked(k, targets[known_B])
             lost: Tensor = head.loss({key: v[known_B] for key, v in own_outputs(name, outputs).items()}, own)
             if self.log_variance_K is None:
                 total = total + self.get_buffer("weight_K")[k] * lost

@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuseline.errors import FuselineError
+from fuseline.lab.fusion.parts import mean_pool
 from fuseline.lab.heads.base import Head
-from fuseline.lab.tokens import Fused, View
+from fuseline.lab.tokens import Fused, Tokens, View
 from fuseline.modalities import Modality
 from fuseline.tasks.base import Task
 from fuseline.tasks.retrieval import SIDES, Retrieval
@@ -25,7 +27,8 @@ class RetrievalHead(Head):
     """{"left": (B, E), "right": (B, E)}: unit vectors; all 0 where the row has none of the side's inputs.
 
     A side's vector is the model's own fusion of that side's inputs alone, as if the others were absent, and a linear
-    layer. So a row with one side only is embedded like any other.
+    layer. So a row with one side only is embedded like any other. A locked side's is norm(mean of its frozen encoder's
+    tokens) plus a learned centre, since such vectors crowd in one direction.
     """
 
     def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
@@ -34,12 +37,27 @@ class RetrievalHead(Head):
         config = task.config
         self.kind = config.loss
         self.drop = nn.Dropout(dropout)
-        self.project = nn.ModuleDict({side: nn.Linear(width, config.dim) for side in SIDES})
+        self.locked, self.width = config.locked, width
+        self.own = "" if self.locked == "none" else getattr(config, self.locked)[0]
+        self.reads_encoded = bool(self.own)
+        self.project = nn.ModuleDict({s: nn.Linear(width, config.dim) for s in SIDES if not self.own})
         for side in SIDES:
             mine = torch.tensor([name in getattr(config, side) for name in inputs])
             self.register_buffer(f"{side}_M", mine, persistent=False)
         self.sharpness = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
         self.bias = nn.Parameter(torch.tensor(BIAS)) if config.loss == "siglip" else None
+
+    def meet(self, encoders: Mapping[str, nn.Module]) -> None:
+        if not self.own:
+            return
+        encoder = encoders[self.own]
+        if any(p.requires_grad for p in encoder.parameters()):
+            hint = f"set inputs.{self.own}.encoder.tune: frozen, or task.locked: none"
+            raise FuselineError("bad_recipe", f"task.locked: the encoder of {self.own} is not frozen", hint)
+        dim = encoder.width
+        assert isinstance(dim, int)
+        self.project = nn.ModuleDict({s: nn.Linear(self.width, dim) for s in SIDES if s != self.locked})
+        self.centre_E = nn.Parameter(torch.zeros(dim))
 
     def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         del fused
@@ -47,10 +65,20 @@ class RetrievalHead(Head):
         out = {}
         for side in SIDES:
             mine_BM = view.present_BM.bool() & self.get_buffer(f"{side}_M")
-            vector_BE = self.project[side](self.drop(view.fuse(mine_BM).pooled_BD)).float()
             there_B1 = (mine_BM & seen_BM).any(dim=1, keepdim=True)
+            if side == self.locked:
+                vector_BE = self._own(view, there_B1)
+            else:
+                vector_BE = self.project[side](self.drop(view.fuse(mine_BM).pooled_BD)).float()
             out[side] = torch.where(there_B1, unit(vector_BE), 0.0)
         return out
+
+    def _own(self, view: View, there_B1: Tensor) -> Tensor:
+        tokens = view.tokens[self.own]
+        assert tokens.aside is not None
+        mask_BT = tokens.mask_BT.bool() & there_B1
+        values_BTE = torch.where(mask_BT[..., None], tokens.aside["encoded"], 0.0).float()
+        return unit(mean_pool(Tokens(values_BTE, mask_BT))) + self.centre_E
 
     def loss(self, outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
         """`targets`: digests of both sides (B, 2). With s_ij the cosine of left i and right j, τ the temperature:

@@ -19,6 +19,7 @@ from fuseline.data.items import items_of
 from fuseline.data.series import read_series
 from fuseline.data.words import read_words
 from fuseline.errors import FuselineError
+from fuseline.lab.report import boxed
 from fuseline.lab.report.neighbours import Neighbours
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
 from fuseline.lab.report.strip import strip_of
@@ -44,6 +45,8 @@ LARGEST_FILE = 64 * 2**20
 MAX_PIXELS = 100_000_000
 WAVE = 120
 """bars of a drawn sound"""
+STEPS = 6
+"""numbers of a forecast that are written out"""
 
 
 @dataclass
@@ -103,7 +106,7 @@ def gallery(files: RunFiles) -> Gallery | None:
         return None
     rows = ranked.head(MOST).to_dicts()
     shown, why = _cells(files, [int(r["row"]) for r in rows])
-    media, budget = MediaRoot(_media_root(files)), _Budget()
+    media, budget = MediaRoot(_media_root(files)), _Budget(boxed.MEDIA if files.task == "detection" else ALL_MEDIA)
     near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
     cards = [_card(files, row, cells, media, budget, near) for row, cells in zip(rows, shown, strict=True)]
     return Gallery(f"{sentence} {why}".strip(), cards)
@@ -208,12 +211,16 @@ def _card(
     used = _json(row.get("used"))
     absent = frozenset(_absent_words(files))
     views = []
+    found = boxed.boxed(files, row)
+    answer, truth = boxed.said(found) if found else ("", "")
+    where = mapping(files.recipe.get("task")).get("image")
     for name, modality, names in _columns(files) if cells else []:
         present = {c: cells.get(c) for c in names if not _absent(cells.get(c), absent)}
         if not present:
             views.append(CellView(clean(name, 60), absent=True))
             continue
-        views.append(_view(name, modality, present, len(names), media, budget))
+        marked = found if where in (None, name) else None
+        views.append(_view(name, modality, present, len(names), media, budget, marked))
         if modality == "graph":
             views[-1].note = near.of(name, next(iter(present.values())))
         if isinstance(used, list) and name not in used:
@@ -221,9 +228,9 @@ def _card(
     return Card(
         int(row["row"]),
         str(row["part"]),
-        _answer(row.get("value"), numeric="error" in row),
-        _answer(row.get("target"), numeric="error" in row),
-        _note(row, files.task),
+        answer or _answer(row.get("value"), numeric="error" in row),
+        truth or _answer(row.get("target"), numeric="error" in row),
+        boxed.quality(number(row.get("error")) or 0.0) if found else _note(row, files.task),
         views,
     )
 
@@ -244,10 +251,15 @@ def _json(text: Any) -> Any:
 def _answer(value: Any, *, numeric: bool = False) -> str:
     """An answer or a target: predictions.parquet holds them as text, numbers and lists of labels as JSON."""
     read = _json(value) if numeric or (isinstance(value, str) and value.startswith("[")) else value
+    if isinstance(read, dict) and any(isinstance(v, list) for v in read.values()):
+        return clean(" · ".join(f"{k} {_answer(v)}" for k, v in list(read.items())[:3]), 200)
     if isinstance(read, dict):
         return clean(
             " · ".join(f"{k} {_answer(v) if isinstance(v, str) else fmt(number(v))}" for k, v in read.items()), 200
         )
+    if isinstance(read, list) and read and all(v is None or number(v) is not None for v in read):
+        more = f", … ({len(read)} steps)" if len(read) > STEPS else ""
+        return clean(", ".join("–" if v is None else fmt(number(v)) for v in read[:STEPS]) + more, 200)
     if isinstance(read, list):
         return clean(", ".join(map(str, read)) or "none", 200)
     found = number(read)
@@ -270,12 +282,20 @@ def _note(row: dict[str, Any], task: str) -> str:
     return f"{percent(sure)} sure" if sure is not None else ""
 
 
-def _view(name: str, modality: str, cells: dict[str, Any], columns: int, media: MediaRoot, budget: _Budget) -> CellView:
+def _view(
+    name: str,
+    modality: str,
+    cells: dict[str, Any],
+    columns: int,
+    media: MediaRoot,
+    budget: _Budget,
+    found: boxed.Boxed | None,
+) -> CellView:
     view = CellView(clean(name, 60))
     column, cell = next(iter(cells.items()))
     try:
         if modality == "image":
-            _picture(view, cell, column, media, budget)
+            _picture(view, cell, column, media, budget, found)
         elif modality in ("video", "images"):
             _strip(view, modality, cell, column, media, budget)
         elif modality == "document":
@@ -313,18 +333,24 @@ def _series(view: CellView, cell: Any, column: str) -> None:
     view.note = f"{percent(1 - len(known) / series_LC.size)} gaps" if len(known) < series_LC.size else ""
 
 
-def _picture(view: CellView, cell: Any, column: str, media: MediaRoot, budget: _Budget) -> None:
+def _picture(
+    view: CellView, cell: Any, column: str, media: MediaRoot, budget: _Budget, found: boxed.Boxed | None
+) -> None:
     data = read_media(cell, column, media, max_bytes=LARGEST_FILE)
-    picture = decode_picture(data, cell, column, THUMBNAIL, "pad", MAX_PIXELS)
-    pixels_HW3 = _unpadded(picture.pixels, picture.width, picture.height)
-    out = io.BytesIO()
-    Image.fromarray(pixels_HW3).save(out, "JPEG", quality=82)
+    side = boxed.THUMBNAIL if found else THUMBNAIL
+    picture = decode_picture(data, cell, column, side, "pad", MAX_PIXELS)
+    image = Image.fromarray(_unpadded(picture.pixels, picture.width, picture.height))
     view.note = f"{picture.width} × {picture.height} pixels"
+    if found:
+        image = boxed.drawn(image, picture.width, picture.height, found)
+        view.note += f" · {boxed.LEGEND}"
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=82)
     if not budget.take(out.tell()):
         view.note += ", not shown: the page is full"
         return
     view.image = _uri("image/jpeg", out.getvalue())
-    view.height, view.width = pixels_HW3.shape[:2]
+    view.width, view.height = image.size
     view.alt = f"The picture of input {clean(view.name, 60)}"
 
 
@@ -333,7 +359,7 @@ def _page(view: CellView, cells: dict[str, Any], media: MediaRoot, budget: _Budg
         try:
             words, _ = read_words(cell, column)
         except FuselineError:  # the other of its two columns
-            _picture(view, cell, column, media, budget)
+            _picture(view, cell, column, media, budget, None)
         else:
             view.text = clean(" ".join(word.text for word in words), TEXT)
 
@@ -353,17 +379,11 @@ def _strip(view: CellView, modality: str, cell: Any, column: str, media: MediaRo
 
 
 def _unpadded(pixels_HW3: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Cut the black padding away. The picture may stand turned by its EXIF tag; then the other cut loses less."""
-    side = max(width, height)
-    short, long = (max(1, round(x * THUMBNAIL / side)) for x in sorted((width, height)))
-
-    def cut(w: int, h: int) -> np.ndarray:
-        top, left = (THUMBNAIL - h) // 2, (THUMBNAIL - w) // 2
-        return np.ascontiguousarray(pixels_HW3[top : top + h, left : left + w])
-
-    wide, tall = cut(long, short), cut(short, long)
-    first, other = (wide, tall) if width >= height else (tall, wide)
-    return first if int(first.sum()) >= int(other.sum()) else other
+    """Cut the black padding away."""
+    whole, side = len(pixels_HW3), max(width, height)
+    w, h = (max(1, round(x * whole / side)) for x in (width, height))
+    top, left = (whole - h) // 2, (whole - w) // 2
+    return np.ascontiguousarray(pixels_HW3[top : top + h, left : left + w])
 
 
 def _sound(view: CellView, cell: Any, column: str, media: MediaRoot, budget: _Budget) -> None:

@@ -28,6 +28,7 @@ from fuseline.lab.report.tables import (
     per_class,
     target_counts,
 )
+from fuseline.lab.report.texts import texts
 from fuseline.lab.report.words import amount, clean, count, fmt, label, seconds
 from fuseline.package.files import write_text
 
@@ -98,6 +99,7 @@ def _values(files: RunFiles) -> dict[str, Any]:
         else "Each class against all others.",
         "matches": matches(files, part),
         "several": blocks(files, part),
+        "texts": texts(files, part),
         "degradation": degradation(files),
         "gallery": gallery(files),
         "parity": _parity(files),
@@ -119,6 +121,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("answers", "Answers and truth", values["confusion"] or values["quality"] or values["class_rows"]),
         ("tasks", "Task by task", values["several"]),
         ("found", "What is found", values["matches"]),
+        ("texts", "Texts", values["texts"]),
         ("absent", "When inputs are absent", values["degradation"]),
         ("errors", "Worst errors", values["gallery"]),
         ("again", "How to reproduce", True),

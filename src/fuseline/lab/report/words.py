@@ -29,7 +29,19 @@ LABELS = {
     "rmse": "RMSE",
     "nrmse": "NRMSE",
     "r2": "R²",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
     "f1": "F1",
+    "map_50_95": "mAP, IoU 0.50 to 0.95",
+    "map_50": "mAP, IoU 0.50",
+    "map_75": "mAP, IoU 0.75",
+    "ap_50_95": "AP, IoU 0.50 to 0.95",
+    "ap_50": "AP, IoU 0.50",
+    "ap_75": "AP, IoU 0.75",
+    "iou": "IoU of right boxes",
     "mrr": "MRR",
     "ndcg": "nDCG",
 }
@@ -46,6 +58,13 @@ KEY = (
     "rmse",
     "mae",
     "r2",
+    "bleu",
+    "chrf",
+    "rougeL",
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
     "mrr",
     "recall_at_1",
     "recall_at_5",
@@ -53,7 +72,12 @@ KEY = (
     "ndcg_at_10",
 )
 """metrics that are shown first; the others are a click away"""
-BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"})
+BOUNDED = frozenset({"accuracy", "balanced_accuracy", "auroc", "auprc", "f1", "precision", "recall"}) | {
+    "map_50_95",
+    "map_50",
+    "map_75",
+    "iou",
+}
 AVERAGES = ("macro", "weighted", "micro")
 
 

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ class Kept(NamedTuple):
 
     values_TD: np.ndarray
     mask_T: np.ndarray
+    aside: Mapping[str, np.ndarray] = MappingProxyType({})
+    """what it hands to the head beside them"""
 
 
 class Cache:
@@ -61,7 +64,7 @@ class Cache:
 
 def _bytes(value: Any) -> int:
     if isinstance(value, Kept):
-        return value.values_TD.nbytes + value.mask_T.nbytes
+        return value.values_TD.nbytes + value.mask_T.nbytes + sum(a.nbytes for a in value.aside.values())
     return int(getattr(value, "nbytes", 500))  # an array, a clip, a set of them
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from fuseline.lab.model import FusionModel
+from fuseline.lab.steps import steps_of, to_numpy
 from fuseline.lab.training.reader import Reader
 from fuseline.progress import Voice
+from fuseline.tasks.decoding import complete
 
 
 @dataclass
@@ -53,7 +55,7 @@ def run_rows(
                 allowed = torch.tensor([n in subset for n in model.names])
                 outputs = model.answer(tokens, (batch.present_BM & allowed).to(device))
                 del outputs["embedding"]
-                parts[subset].append({k: v.float().cpu().numpy() for k, v in outputs.items()})
+                parts[subset].append(complete(reader.task, to_numpy(outputs), steps_of(model)))
             targets.append(batch.targets.numpy())
             present.append(batch.present_BM.numpy())
             advance(len(batch.rows))

@@ -5,7 +5,6 @@ Dimensions: N rows, D model width.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -13,12 +12,16 @@ import torch
 
 from fuseline.data.profile import CategorySketch, NumberSketch
 from fuseline.lab.model import FusionModel
+from fuseline.lab.steps import steps_of, to_numpy
 from fuseline.lab.training.prepare import Prepared
 from fuseline.package.files import finite
-from fuseline.tasks.labels import answer_text
+from fuseline.tasks.decoding import by_steps, complete
+from fuseline.tasks.labels import amount_of, answer_text
 
 ROWS = 1000
 """rows answered at most: a few hundred tell a distribution, and large encoders are slow"""
+WRITTEN = 128
+"""rows whose answer is a text, at most: it costs a step a word"""
 SAMPLE = 256
 NUMBERS = 32_768
 """numbers of the embedding's sample at most: wide models keep fewer rows, profile.json stays small"""
@@ -39,13 +42,14 @@ def held_out_profile(prepared: Prepared, model: FusionModel) -> dict[str, Any]:
     `embedding`: a seeded sample of fused embeddings. Nothing under a key that is an input's own name."""
     part, rows = held_out_rows(prepared)
     rng = np.random.default_rng(prepared.recipe.training.seed)
-    rows = np.sort(rng.choice(rows, min(ROWS, len(rows)), replace=False))
+    most = WRITTEN if by_steps(prepared.task) else ROWS
+    rows = np.sort(rng.choice(rows, min(most, len(rows)), replace=False))
     model.eval()
     device = next(model.parameters()).device
     decoded, embeddings = [], []
     for batch in prepared.reader.batches(rows, max(64, prepared.recipe.training.batch_size)):
         outputs = model({k: v.to(device) for k, v in batch.arrays.items()}, batch.present_BM.to(device))
-        arrays = {k: v.float().cpu().numpy() for k, v in outputs.items()}
+        arrays = complete(prepared.task, to_numpy(outputs), steps_of(model))
         embeddings.append(arrays.pop("embedding"))
         decoded += prepared.task.decode(arrays)
     embedding_ND = np.concatenate(embeddings)
@@ -71,8 +75,8 @@ def _answers(decoded: list[Any]) -> dict[str, Any]:
         if answer.probabilities is not None:
             labels.add(answer_text(answer.value))
             confidence.add(max(answer.probabilities.values()))
-        elif isinstance(answer.value, float) and math.isfinite(answer.value):
-            numbers.add(answer.value)
+        elif (amount := amount_of(answer.value)) is not None:
+            numbers.add(amount)
     if labels.count:
         top = labels.to_dict(labels.count)["top"]
         shares = {label: count / labels.count for label, count in top}

@@ -19,7 +19,7 @@ import torch
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
-from fuseline.lab.training.callbacks import Bar, Keeper
+from fuseline.lab.training.callbacks import Bar, Keeper, Watch
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
@@ -29,7 +29,10 @@ from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.stream import Stream, steps_per_epoch
 from fuseline.package.files import settle
 from fuseline.progress import Voice
+from fuseline.tasks.decoding import watched
 
+SHOWN = 4096
+"""training rows that a head is shown before it learns"""
 LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -87,6 +90,14 @@ def _ctrl_c_as_ever(trainer: pl.Trainer) -> Iterator[None]:
         raise KeyboardInterrupt from None
 
 
+def begin(prepared: Prepared, model: FusionModel) -> None:
+    """Show the head training rows once, if it asks for them: all, or some from all over a large table."""
+    rows = prepared.rows("train")
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), SHOWN)).astype(int)]
+    batches = prepared.reader.batches(rows, 256)
+    model.head.begin((batch.arrays, batch.targets) for batch in batches if batch.targets is not None)
+
+
 def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
     """Encode each cell of each frozen input once, if the cache holds them all; else they are encoded in every step."""
     frozen = [n for n in model.names if prepared.plans[n].tune == "frozen"]
@@ -122,6 +133,7 @@ def fit(
     resume: bool,
     precision: str,
     objective: Objective | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train, checkpoint every interval, and leave the best weights in `model`.
 
@@ -138,10 +150,10 @@ def fit(
     # the first interval had, so that a shorter last one would end without a validation.
     interval_steps = math.ceil(total / intervals)
     total = intervals * interval_steps
-    metric = prepared.task.metric if spec.metric == "auto" else spec.metric
+    metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0)
+    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0, watch=watch)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     module = TrainModule(
         model,
@@ -218,7 +230,7 @@ def check_metric(prepared: Prepared, model: FusionModel) -> None:
         return
     batch = prepared.reader.batch(prepared.rows("train")[:4])
     assert batch.targets is not None
-    outputs = model.eval()(batch.arrays, batch.present_BM)
+    outputs = model.eval().head.validation(model(batch.arrays, batch.present_BM), batch.targets)
     known = prepared.task.score(
         batch.targets.numpy(), {k: v.numpy() for k, v in outputs.items()}, details=False
     ).metrics

@@ -69,12 +69,13 @@ class TrainModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed_all(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
         assert self.model.training, "dropout and augmentation would be off"
-        outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss: Tensor
         if self.objective is None:
-            loss = self.model.head.loss(outputs, batch.targets)
-        else:
+            arrays, targets = self.model.head.augment(batch.arrays, batch.targets)
+            loss = self.model.head.loss(self.model(arrays, batch.present_BM), targets)
+        else:  # it may compare with what a teacher said of the same rows: they stay as they are
+            outputs = self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)
         self.batch_losses.append(loss.detach())
         return loss
@@ -83,7 +84,8 @@ class TrainModule(pl.LightningModule):
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss = self.model.head.loss(outputs, batch.targets)
-        self.validation.append(({k: v.float().cpu() for k, v in outputs.items()}, batch.targets.cpu(), loss.cpu()))
+        kept = self.model.head.validation(outputs, batch.targets)
+        self.validation.append(({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from fuseline.data.table import Table
 from fuseline.data.windows import Windows, keep_apart
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, plan_inputs
+from fuseline.lab.heads import head_class
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
 from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
+from fuseline.modalities.timeseries import TimeSeriesConfig
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
 from fuseline.tasks import Task, TaskConfig, task_class
@@ -67,8 +69,10 @@ class Prepared:
 
 def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
     """The task's class and its options. Raises FuselineError ``unknown_kind``, ``bad_recipe``."""
-    kind = task_class(recipe.task.kind)
-    return kind, read_options(kind.Config, recipe.task.options, "task")
+    kind, options = task_class(recipe.task.kind), recipe.task.options
+    config = read_options(kind.Config, options, "task")
+    more = head_class(recipe.task.kind).task_options(config)
+    return kind, read_options(kind.Config, {**more, **options}, "task") if more else config
 
 
 def split_rows(recipe: Recipe, table: Table) -> Split:
@@ -121,12 +125,13 @@ def prepare(
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
     task = task_type.fit(task_config, _targets(table, train, targets))
+    notes += getattr(task, "notes", ())
     modalities = {}
     for name, plan in plans.items():
         spec = recipe.inputs[name]
         kinds = dict(spec.columns) if spec.columns else dict.fromkeys(recipe.columns_of(name), "")
         modalities[name] = modality_class(plan.modality).fit(
-            plan.modality_config, kinds, _cells(table, recipe, name, part), media
+            _named_channels(plan.modality_config, table, kinds), kinds, _cells(table, recipe, name, part), media
         )
     notes += [f"{name}: {note}" for name, m in modalities.items() for note in m.notes]
     task.check(modalities)
@@ -141,6 +146,14 @@ def prepare(
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
     return done
+
+
+def _named_channels(config: Any, table: Table, columns: Mapping[str, str]) -> Any:
+    """A table of windows knows its series' channels by name."""
+    if isinstance(table, Windows) and isinstance(config, TimeSeriesConfig) and not config.channels:
+        names = [table.store.channels(c) for c in columns if table.store.has(c)]
+        return config.model_copy(update={"channels": names[0]}) if names else config
+    return config
 
 
 def _without_target(table: Table, targets: list[str], part: np.ndarray, notes: list[str]) -> np.ndarray:

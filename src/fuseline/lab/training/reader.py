@@ -57,6 +57,7 @@ class Reader:
         self.columns = list(dict.fromkeys((*parser.columns, *read_columns(task))))
         self.frozen: dict[str, tuple[str, Encoder]] = {}
         self._rows: dict[int, Row] = {}
+        self._dummies: dict[str, Kept] = {}
         self._settings = {
             name: hashlib.sha256(json.dumps(m.state(), sort_keys=True, default=str).encode()).hexdigest()
             for name, m in parser.modalities.items()
@@ -70,6 +71,7 @@ class Reader:
             state.update(key.encode())
             state.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
         self.frozen[name] = (state.hexdigest(), encoder)
+        self._dummies.pop(name, None)
         self._rows.clear()
 
     def let_go(self) -> None:
@@ -107,12 +109,13 @@ class Reader:
         return value, note
 
     def _encode(self, name: str, value: Any) -> Kept:
-        """One cell at a time, so that what is kept depends on the cell alone and never on its neighbours."""
+        """One cell at a time, so that what is kept depends on it alone. None: what stands for an absent cell."""
         encoder = self.frozen[name][1]
         arrays = self.parser.modalities[name].collate([value])
         with torch.inference_mode():
             tokens = encoder(**{k: torch.from_numpy(v) for k, v in arrays.items()})
-        return Kept(tokens.values_BTD[0].float().numpy().copy(), tokens.mask_BT[0].bool().numpy().copy())
+        aside = {k: v[0].numpy().copy() for k, v in (tokens.aside or {}).items()}
+        return Kept(tokens.values_BTD[0].float().numpy().copy(), tokens.mask_BT[0].bool().numpy().copy(), aside)
 
     def read(self, rows: Sequence[int] | np.ndarray, *, targets: bool = True) -> list[Row]:
         """Read rows in the given order. A bad cell is the row's `error`, never an exception."""
@@ -194,7 +197,24 @@ class Reader:
             if kept is not None:
                 n = kept.values_TD.shape[0]
                 values_BTD[i, :n], mask_BT[i, :n] = kept.values_TD, kept.mask_T
-        return {f"{name}.tokens": values_BTD, f"{name}.tokens_mask": mask_BT}
+        found = {f"{name}.tokens": values_BTD, f"{name}.tokens_mask": mask_BT}
+        return found | self._aside(name, column, length)
+
+    def _aside(self, name: str, column: Sequence[Kept | None], length: int) -> dict[str, np.ndarray]:
+        """What the encoder handed over beside the tokens; of an absent cell what its dummy gave. An array as long as
+        the tokens is padded or cut like them."""
+        if name not in self._dummies:
+            self._dummies[name] = self._encode(name, None)
+        dummy = self._dummies[name]
+        rows = []
+        for kept in (k or dummy for k in column):
+            own, tokens = {}, kept.values_TD.shape[0]
+            for key, array in kept.aside.items():
+                if array.ndim and array.shape[0] == tokens != length:
+                    array = np.pad(array[:length], [(0, max(0, length - tokens)), *[(0, 0)] * (array.ndim - 1)])
+                own[key] = array
+            rows.append(own)
+        return {f"{name}.aside.{key}": np.stack([own[key] for own in rows]) for key in dummy.aside}
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """Rows known to be good (the scan saw them). A cell that went bad since is an error, not a silent hole."""

@@ -9,20 +9,30 @@ function rows(answer) {
   return Object.entries(answer.probabilities ?? {}).filter(([, p]) => typeof p === "number").sort((a, b) => b[1] - a[1]);
 }
 
+/** What an empty list says. */
+function none(model) {
+  return model.task === "detection" ? "nothing" : "no label";
+}
+
+/** A label of several, or a box on a picture. */
+function item(v) {
+  return v && typeof v === "object" && Array.isArray(v.box) ? `${plain(v.label)} ${percent(v.score)}` : plain(v);
+}
+
 /** The answer in one sentence, for those who hear the page. */
 export function spoken(answer, model) {
   if (answer.error) return `The row could not be read: ${answer.error.message}`;
   const [top] = rows(answer);
   const sure = top && model.mode !== "multilabel" ? `, ${percent(top[1])}` : "";
-  const value = Array.isArray(answer.value) ? answer.value.map(plain).join(", ") || "no label" : plain(answer.value);
+  const value = Array.isArray(answer.value) ? answer.value.map(item).join(", ") || none(model) : plain(answer.value);
   const absent = answer.absent?.length ? `; absent: ${answer.absent.join(", ")}` : "";
   return `Answer: ${value}${sure}. Based on ${answer.used?.join(", ") || "no input"}${absent}.`;
 }
 
 function value(answer, model) {
   if (Array.isArray(answer.value)) {
-    const labels = answer.value.map((label) => name(plain(label), { class: "chip chosen" }));
-    return el("div", { class: "value many" }, labels.length ? labels : "no label");
+    const labels = answer.value.map((label) => name(item(label), { class: "chip chosen" }));
+    return el("div", { class: "value many" }, labels.length ? labels : none(model));
   }
   if (answer.value !== null && typeof answer.value === "object") {
     return el("dl", { class: "value pairs" }, Object.entries(answer.value)

@@ -1,0 +1,110 @@
+"""docs/works.md: which modality, task, fusion and backend go together, as they were run.
+
+    FUSELINE_WRITE_MATRIX=1 python -m pytest tests/conformance/test_matrix.py
+
+runs every cell (tens of minutes) and writes the page. Otherwise the page is held against the tables of kinds, so that a
+new kind is not forgotten, and a few of its cells are run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from conformance.subjects import INPUT_OF, PARITY, TASK_INPUTS, Case, Subject, gap
+
+from fuseline.lab.export.openvino import write_openvino
+from fuseline.lab.export.runners import OpenVinoFile, config_of
+from fuseline.lab.fusion import FUSIONS
+from fuseline.modalities import MODALITIES
+from fuseline.package import read_package
+from fuseline.tasks import TASKS
+
+PAGE = Path(__file__).parents[2] / "docs" / "works.md"
+WRITING = bool(os.environ.get("FUSELINE_WRITE_MATRIX"))
+SOME = [("timeseries", "multi"), ("graph", "regression")]
+"""cells run on every machine; the conformance suite runs each modality, task and fusion by itself anyway"""
+ROWS = 12
+
+
+def fusion_of(modality: str, task: str) -> str:
+    """Each in turn, so that every fusion meets every modality and every task."""
+    return FUSIONS[(MODALITIES.index(modality) + TASKS.index(task)) % len(FUSIONS)]
+
+
+def run_cell(modality: str, task: str, folder: Path) -> tuple[str, ...]:
+    """Exported, and answered by both backends as by torch. The names of the backends that agree."""
+    inputs = tuple(dict.fromkeys((INPUT_OF[modality], *TASK_INPUTS.get(task, ("note", "vitals")))))
+    subject = Subject(Case(f"{modality}-{task}", {}, inputs, "", fusion_of(modality, task), (task, 0)), folder)
+    rows = [*subject.rows[:ROWS], subject.full, subject.nothing]
+    wanted = subject.run(rows)
+    agreed = []
+    if gap(wanted, subject.predictor.run(rows)) < PARITY:
+        agreed.append("onnxruntime")
+    package = read_package(subject.package)
+    if package.writes:  # token by token, over two graphs: onnxruntime alone does that
+        return tuple(agreed)
+    (folder / "ov").mkdir()
+    write_openvino(package, folder / "ov")
+    found = OpenVinoFile(folder / "ov" / "model.xml", 1, config_of(package)).run(subject.parser.arrays(rows))
+    if gap(wanted, found) < PARITY:
+        agreed.append("openvino")
+    return tuple(agreed)
+
+
+@pytest.mark.parametrize(("modality", "task"), SOME)
+def test_a_cell_of_the_table_is_what_it_says(modality: str, task: str, tmp_path: Path) -> None:
+    assert run_cell(modality, task, tmp_path) == ("onnxruntime", "openvino")
+    assert f"{fusion_of(modality, task)}: both" in table()[modality][task]
+
+
+def test_the_page_holds_every_kind() -> None:
+    found = table()
+    assert list(found) == list(MODALITIES)
+    for modality, cells in found.items():
+        assert list(cells) == list(TASKS)
+        for task, cell in cells.items():
+            assert cell.startswith(f"{fusion_of(modality, task)}: "), f"{modality}, {task}: write the page again"
+    for task in TASKS:
+        assert {fusion_of(m, task) for m in MODALITIES} == set(FUSIONS), "every fusion with every task"
+
+
+def table() -> dict[str, dict[str, str]]:
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    grid = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: dict(zip(grid[0][1:], row[1:], strict=True)) for row in grid[1:]}
+
+
+@pytest.mark.skipif(not WRITING, reason="writes docs/works.md when FUSELINE_WRITE_MATRIX is set; takes long")
+@pytest.mark.timeout(7200)
+def test_write_the_page(tmp_path: Path) -> None:
+    words = {("onnxruntime", "openvino"): "both", ("onnxruntime",): "onnxruntime", ("openvino",): "openvino"}
+    lines = [PREFACE, "| modality | " + " | ".join(TASKS) + " |", "|---" * (len(TASKS) + 1) + "|"]
+    for modality in MODALITIES:
+        cells = []
+        for task in TASKS:
+            start = time.perf_counter()
+            folder = tmp_path / f"{modality}-{task}"
+            folder.mkdir()
+            try:
+                agreed = words.get(run_cell(modality, task, folder), "none")
+            except Exception as error:  # the page says it, whatever it is
+                agreed = f"no ({type(error).__name__})"
+                print(modality, task, str(error)[:500])
+            cells.append(f"{fusion_of(modality, task)}: {agreed}")
+            print(f"{modality} {task} {cells[-1]} {time.perf_counter() - start:.0f} s", flush=True)
+        lines.append(f"| {modality} | " + " | ".join(cells) + " |")
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+PREFACE = """# What goes together
+
+Every modality with every task: an untrained model of both (beside a text and a table, so that something can be absent),
+exported and answered row by row by torch, onnxruntime and OpenVINO, which must agree within 1e-4, rows without anything
+included. Each cell names its fusion: in turn, so that every fusion meets every task. `both`: both backends agree with
+torch. The tests write this page (`FUSELINE_WRITE_MATRIX=1 python -m pytest tests/conformance/test_matrix.py`) and run
+some of its cells each time; training, absence, order and company of rows are checked for every kind in
+`tests/conformance`.
+"""
