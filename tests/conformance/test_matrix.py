@@ -27,11 +27,8 @@ ROWS_FOLDER = PAGE.parents[1] / "build" / "matrix"
 WRITING = bool(os.environ.get("FUSELINE_WRITE_MATRIX"))
 SOME = [
     ("timeseries", "multi"),
-    ("graph", "regression"),
     ("video", "classification"),
     ("document", "retrieval"),
-    ("images", "regression"),
-    ("texts", "multi"),
 ]
 """cells run on every machine; the conformance suite runs each modality, task and fusion by itself anyway"""
 ROWS = 12
