@@ -80,7 +80,7 @@ def main() -> None:
             run = api.train(source, table=table, out=out, split=split, cache=cache, quiet=True)
             all_there = {k: m["value"] for k, m in run.metrics["parts"]["test"]["metrics"].items()}
             [alone] = [e for e in run.metrics["degradation"] if e["present"] == ["image"]]
-        row = {"fold": fold, "test rows": run.metrics["parts"]["test"]["rows"]}
+            row = {"fold": fold, "test rows": run.metrics["parts"]["test"]["rows"]}
         row |= {name: round(all_there[name], 3) for name in METRICS}
         row |= {f"{name}, picture alone": round(alone["metrics"][name]["value"], 3) for name in METRICS[:2]}
         rows.append({**row, "seconds": round(time.perf_counter() - start)})
