@@ -74,7 +74,7 @@ def recipe(table: Path, frames: int, epochs: int, seed: int) -> dict[str, Any]:
         "split": {"kind": "stratified", "val": 0.15, "test": 0.3, "seed": seed},
         "fusion": {"kind": "attention", "width": 64},
         "training": {
-            "epochs": epochs, "batch_size": 32, "patience": epochs, "seed": seed, "precision": "float32", "loggers": [],
+            "epochs": epochs, "batch_size": 32, "patience": 25, "seed": seed, "precision": "float32", "loggers": [],
         },
         "evaluation": LEAN,
     }  # fmt: skip
@@ -83,7 +83,7 @@ def recipe(table: Path, frames: int, epochs: int, seed: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=800)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out")
     args = parser.parse_args()

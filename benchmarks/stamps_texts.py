@@ -154,8 +154,9 @@ def main() -> None:
                 run = api.train(recipe, table=table, out=Path(folder) / "run", split=split, cache=keep, quiet=True)
                 values = {k: run.metrics["parts"]["test"]["metrics"][k]["value"] for k in METRICS}
                 said = pl.read_parquet(run.folder / "predictions.parquet").filter(pl.col("part") == "test")
+                best = run.record.get("best", {})
             found.setdefault(name, []).append({**values, "seconds": time.perf_counter() - start})
-            print(f"fold {fold} {name}: {found[name][-1]} best {run.record.get('best')}", file=sys.stderr, flush=True)
+            print(f"fold {fold} {name}: {found[name][-1]}, best at {best}", file=sys.stderr, flush=True)
             if fold == 0:
                 for row in said.head(args.show).iter_rows(named=True):
                     print(f"   {row['target']!r} <- {row['value']!r}", file=sys.stderr)

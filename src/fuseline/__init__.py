@@ -25,10 +25,11 @@ __all__ = [
     "resume",
     "search",
     "train",
+    "tune",
 ]
 
 if TYPE_CHECKING:
-    from fuseline.api import Run, compare, compress, evaluate, index, init, predict, resume, search, train
+    from fuseline.api import Run, compare, compress, evaluate, index, init, predict, resume, search, train, tune
     from fuseline.errors import FuselineError
     from fuseline.estimators import FusionClassifier, FusionRegressor
     from fuseline.recipe import Recipe, load_recipe
@@ -53,6 +54,7 @@ _HOMES = {
     "resume": "api",
     "search": "api",
     "train": "api",
+    "tune": "api",
 }
 
 

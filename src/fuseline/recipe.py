@@ -159,9 +159,33 @@ class TrainingSpec(Frozen):
 class EvaluationSpec(Frozen):
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
     degradation: bool = Field(True, description="the metrics for every subset of modalities")
+    parts: tuple[Literal["val", "test"], ...] = Field(("val", "test"), description="which rows are evaluated")
     export: bool = Field(True, description="write and verify model.fuse")
     report: bool = Field(True, description="write report.html")
     tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")
+
+
+class Numbers(Frozen):
+    """Numbers that a search may try."""
+
+    low: float = Field(description="the least")
+    high: float = Field(description="the greatest")
+    log: bool = Field(False, description="evenly in powers, for numbers that span several tens")
+    whole: bool = Field(False, description="whole numbers only")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Numbers:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError("low is below high, and above 0 where log is true")
+        return self
+
+
+class TuneSpec(Frozen):
+    space: dict[str, Numbers | tuple[Any, ...]] = Field(
+        default_factory=dict,
+        description="path into the recipe -> {low, high, log, whole} or a list of choices; default: learning rate, "
+        "weight decay, batch size, dropouts, width and kind of fusion",
+    )
 
 
 class Recipe(Frozen):
@@ -173,6 +197,7 @@ class Recipe(Frozen):
     fusion: Component = Component(kind="attention")
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
+    tune: TuneSpec | None = None
 
     @model_validator(mode="after")
     def _names(self) -> Recipe:

@@ -105,4 +105,4 @@ def test_an_unseen_label_names_what_was_meant():
 def test_what_an_answer_amounts_to() -> None:
     box = {"box": [1.0, 2.0, 3.0, 4.0], "label": "car", "score": 0.9}
     found = [amount_of(v) for v in (2.5, [box, box], [], float("nan"), ["a"], "a", None, True)]
-    assert found == [2.5, 2.0, 0.0, None, None, None, None, None]
+    assert found == [2.5, 2.0, 0.0, None, None, 1.0, None, None]

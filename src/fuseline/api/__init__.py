@@ -1,10 +1,12 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress."""
+"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, tune."""
 
+from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
+from fuseline.api.tuning import tune
 from fuseline.api.vectors import index, search
 
 __all__ = [
@@ -19,5 +21,7 @@ __all__ = [
     "resume",
     "search",
     "train",
+    "tune",
+    "tuning",
     "write_recipe",
 ]

@@ -89,9 +89,10 @@ def _register() -> None:
         search,
         serve,
         train,
+        tune,
     )
 
-    verbs = (init, train, evaluate, predict, batch, index, search, compare, compress, profile, export)
+    verbs = (init, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
     for module in (*verbs, demo, serve, keys, drift, deploy):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)

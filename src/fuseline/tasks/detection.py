@@ -19,11 +19,12 @@ from pydantic import Field
 
 from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
 from fuseline.tasks.boxes import Box, Form, parse_boxes, suppress
 from fuseline.tasks.detection_scores import MOST, Found, Sheet, Truth, agreement, best_threshold
 from fuseline.tasks.labels import Label, classes_of, find, text_of
+from fuseline.tasks.scored import scored
 
 THING = "object"
 """the class where no box has a label"""
@@ -278,12 +279,7 @@ class Detection:
     ) -> Scores:
         """See :mod:`fuseline.tasks.detection_scores`. `targets` (N, K, 5)."""
         sheet, rows, finite = self._sheet(targets, outputs), len(targets), self._finite(outputs)
-        point = sheet.measure(np.ones((1, rows)) if finite else np.zeros((1, rows)))
-        bounds = intervals(sheet.measure, rows, resamples=bootstrap if finite else 0, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            low, high = bounds.get(name, (None, None))
-            scores.metrics[name] = Metric(name, float(value[0]), low, high)
+        scores = scored(sheet.measure, rows, resamples=bootstrap, seed=seed, groups=groups, defined=finite)
         if details and finite:
             scores.details = {**sheet.details(), "threshold": self.threshold, "notes": []}
         return scores

@@ -21,8 +21,9 @@ from fuseline.data.series import NEXT, read_series
 from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
 from fuseline.tasks import series
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
+from fuseline.tasks.scored import scored
 
 DIGITS = 6
 """significant digits of an answer's numbers"""
@@ -199,14 +200,15 @@ class Forecast:
     ) -> Scores:
         """See the head of this file. `targets` (N, K, C)."""
         truth_NKC, finite = self._truth(targets, outputs)
-        rows = len(truth_NKC)
-        measure = self._measure(truth_NKC, outputs)
-        point = measure(np.ones((1, rows)))
-        bounds = intervals(measure, rows, resamples=bootstrap if finite else 0, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            low, high = bounds.get(name, (None, None))
-            scores.metrics[name] = Metric(name, float(value[0]), low, high, higher_is_better=name == "coverage")
+        scores = scored(
+            self._measure(truth_NKC, outputs),
+            len(truth_NKC),
+            resamples=bootstrap,
+            seed=seed,
+            groups=groups,
+            higher=lambda name: name == "coverage",
+            defined=finite,
+        )
         if details:
             scores.details = {"per_step": self._per_step(truth_NKC, outputs)}
             if not finite:

@@ -16,9 +16,10 @@ from tokenizers import Tokenizer
 from fuseline.errors import FuselineError
 from fuseline.recipe import Component, Stratify
 from fuseline.tasks import text_metrics, vocabulary
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
 from fuseline.tasks.decoding import PAD, Decoding, Forced, Rules, Steps, answer, beam_walk, split, walk
+from fuseline.tasks.scored import scored
 
 if TYPE_CHECKING:
     from fuseline.modalities.base import Modality
@@ -242,13 +243,14 @@ class Generation:
         `token_loss`, the mean of -log chance over all tokens of the targets.
         """
         rows = len(targets)
-        measure = self.measure(targets, outputs)
-        point = measure(np.ones((1, rows)))
-        bounds = intervals(measure, rows, resamples=bootstrap, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            low, high = bounds.get(name, (None, None))
-            scores.metrics[name] = Metric(name, float(value[0]), low, high, higher_is_better=name != "token_loss")
+        scores = scored(
+            self.measure(targets, outputs),
+            rows,
+            resamples=bootstrap,
+            seed=seed,
+            groups=groups,
+            higher=lambda name: name != "token_loss",
+        )
         if details and "ids" in outputs and rows:
             scores.details = self._lengths(targets, outputs)
         return scores

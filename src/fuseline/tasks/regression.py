@@ -19,8 +19,9 @@ from pydantic import Field, model_validator
 from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
 from fuseline.tasks import metrics
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
+from fuseline.tasks.scored import scored
 
 
 class RegressionConfig(TaskConfig):
@@ -148,17 +149,17 @@ class Regression:
     ) -> Scores:
         """See the head of this file. `targets` (N, K), NaN where absent; `outputs["prediction"]` (N, K)."""
         truth_NK, answer_NK, finite = self._numbers(targets, outputs)
-        rows = len(truth_NK)
-        measure = self.measure(targets, outputs)
-        once_1N = np.ones((1, rows))
-        point = measure(once_1N)
-        bounds = intervals(measure, rows, resamples=bootstrap if finite else 0, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            low, high = bounds.get(name, (None, None))
-            scores.metrics[name] = Metric(name, float(value[0]), low, high, higher_is_better=name == "r2")
+        scores = scored(
+            self.measure(targets, outputs),
+            len(truth_NK),
+            resamples=bootstrap,
+            seed=seed,
+            groups=groups,
+            higher=lambda name: name == "r2",
+            defined=finite,
+        )
         if details:
-            found = metrics.errors(truth_NK, answer_NK, once_1N)
+            found = metrics.errors(truth_NK, answer_NK, np.ones((1, len(truth_NK))))
             scores.details["per_target"] = [
                 {
                     "target": column,

@@ -24,9 +24,10 @@ from pydantic import Field, model_validator
 from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
 from fuseline.tasks import metrics
-from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
-from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.base import Decoded, Scores, TaskConfig
+from fuseline.tasks.bootstrap import Measure
 from fuseline.tasks.ranking import NAMES, place
+from fuseline.tasks.scored import scored
 
 SIDES = ("left", "right")
 WAYS = ("left_to_right", "right_to_left")
@@ -146,12 +147,8 @@ class Retrieval:
         """See the head of this file. `targets` (N, 2), `outputs` `left` and `right` (N, E)."""
         rows = len(targets)
         values, both_N = self._placed(targets, outputs)
-        measure = _measure(values, both_N)
-        point = measure(np.ones((1, rows)))
-        bounds = intervals(measure, rows, resamples=bootstrap if both_N.any() else 0, seed=seed, groups=groups)
-        scores = Scores(rows)
-        for name, value in point.items():
-            scores.metrics[name] = Metric(name, float(value[0]), *bounds.get(name, (None, None)))
+        resamples = bootstrap if both_N.any() else 0
+        scores = scored(_measure(values, both_N), rows, resamples=resamples, seed=seed, groups=groups)
         if details:
             scores.details = self._details(targets, values, both_N)
         return scores

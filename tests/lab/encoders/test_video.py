@@ -142,3 +142,18 @@ def test_all_frames_of_a_clip_are_seen_alike_in_training() -> None:
     assert (seen == seen[:, :1]).all()
     assert (seen != still).any(dim=(1, 2, 3, 4)).all()
     assert torch.equal(small(augment=0.0)._seen_anew(still), still)
+
+
+def test_motion_is_seen_at_each_place_and_padding_frames_are_not() -> None:
+    """A dot that goes right or left over the same frames: other tokens, although each frame is a frame of both."""
+    encoder = small(queries=1, layers=1)
+    frames = torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)
+    for i in range(4):
+        frames[:, i, 12:16, 6 * i : 6 * i + 4] = 255
+    given = arrays(1)
+    still = {**given, "seconds": torch.zeros(1, 4)}
+    right, left = (encoder(**{**still, "frames": f}).values_BTD.mean(1) for f in (frames, frames.flip(1)))
+    assert (right - left).abs().max() > 1e-3
+    blind = small(queries=1, layers=1, motion=0)
+    right, left = (blind(**{**still, "frames": f}).values_BTD.mean(1) for f in (frames, frames.flip(1)))
+    assert (right - left).abs().max() < 1e-5

@@ -39,6 +39,9 @@ class FrameEncoder(Component):
 class SmallVideoConfig(Frozen):
     frame: FrameEncoder = Field(FrameEncoder(), description="the picture encoder of each frame: {kind: small, ...}")
     width: int = Field(128, ge=8, description="D: width of every token")
+    motion: int = Field(
+        1, ge=0, le=4, description="layers that compare each place with itself a frame before and after"
+    )
     queries: int = Field(2, ge=1, le=32, description="tokens that each frame is brought to")
     layers: int = Field(2, ge=1, le=12, description="Transformer layers over the tokens of all frames")
     heads: int = Field(4, ge=1, description="attention heads; must divide width")
@@ -65,8 +68,35 @@ def _frame_class(config: SmallVideoConfig) -> tuple[type[Encoder], Any]:
     return cls, options.model_copy(update=own)
 
 
+class Motion(nn.Module):
+    """Each place of the frames compared with itself a frame before and after: `x + W (conv(norm(x)) * conv'(norm(x)))`,
+    convolutions over time alone, as in the (2+1)D of Tran et al. 2018, "A closer look at spatiotemporal convolutions".
+
+    A product of two moments is what a detector of motion takes (Reichardt 1961): its sign says the direction. What moves
+    is seen here, where places are still apart; a mean over places has forgotten it.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = nn.Conv1d(width, 2 * width, 3, padding=1)
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, values_BNTD: Tensor, real_BN: Tensor) -> Tensor:
+        # Frames that are not real look like the convolution's own padding.
+        seen = torch.where(real_BN[:, :, None, None], self.norm(values_BNTD), 0.0)
+        rows, frames, places, width = values_BNTD.shape
+        seen = self.conv(seen.permute(0, 2, 3, 1).reshape(rows * places, width, frames))
+        seen = seen.reshape(rows, places, 2 * width, frames).permute(0, 3, 1, 2)
+        now, beside = seen.chunk(2, dim=-1)
+        out: Tensor = values_BNTD + self.out(self.drop(now * beside))
+        return out
+
+
 class SmallVideo(Encoder):
-    """A picture encoder on every frame, learned queries that keep a few tokens of each, a Transformer over time.
+    """A picture encoder on every frame, convolutions over time at each place, learned queries that keep a few tokens of
+    each frame, a Transformer over all frames' tokens.
 
     In: `frames` uint8 (B, N, H, W, 3), `seconds` float32 (B, N), `real` bool (B, N). Out: tokens (B, N * Q, D).
     The queries read the frame's tokens with a learned place added, so that they keep where something stands; the
@@ -90,7 +120,11 @@ class SmallVideo(Encoder):
         self.norm = nn.LayerNorm(self.frame.width)
         self.project = nn.Linear(self.frame.width, config.width)
         self.place_TD = nn.Parameter(torch.randn(places, config.width) * 0.1)
+        self.motion = nn.ModuleList(Motion(config.width, config.dropout) for _ in range(config.motion))
         self.query_QD = nn.Parameter(torch.randn(config.queries, config.width))
+        self.norm_kept = nn.LayerNorm(config.width)
+        # A mean over many places is small: times of their full size would drown it.
+        self.when_scale = nn.Parameter(torch.tensor(0.1))
         self.read = nn.Linear(config.width, 2 * config.width)
         self.blocks = nn.ModuleList(
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
@@ -115,7 +149,10 @@ class SmallVideo(Encoder):
             frames = self._seen_anew(frames)
         each = encode_flat(self.frame, {"pixels": frames})
         values_BNTD = self.project(self.norm(each.values_BTD)) + self.place_TD
-        values_BNQD = self._kept(values_BNTD) + when(seconds, self.width)[:, :, None, :]
+        for layer in self.motion:
+            values_BNTD = layer(values_BNTD, real)
+        kept_BNQD = self.norm_kept(self._kept(values_BNTD))
+        values_BNQD = kept_BNQD + self.when_scale * when(seconds, self.width)[:, :, None, :]
         values_BTD = values_BNQD.flatten(1, 2)
         mask_BT = real[:, :, None].expand(-1, -1, self.config.queries).flatten(1, 2)
         values_BTD = F.dropout(values_BTD, self.config.dropout, self.training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,24 @@ def better(value: float, best: float | None, higher: bool) -> bool:
     return best is None or (value > best if higher else value < best)
 
 
+Watch = Callable[[int, float], None]
+"""told the interval and its validation metric; what it raises ends the training"""
+
+
 class Keeper(pl.Callback):
     """Validates, records and checkpoints each interval. Its state travels in the checkpoint, so a resumed run goes on
     counting where it stopped."""
 
-    def __init__(self, folder: Path, task: Task, metric: str, spec: TrainingSpec, validates: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        task: Task,
+        metric: str,
+        spec: TrainingSpec,
+        validates: bool,
+        watch: Watch | None = None,
+    ) -> None:
+        self.watch = watch
         self.folder, self.task, self.metric, self.validates = folder, task, metric, validates
         self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -101,6 +115,8 @@ class Keeper(pl.Callback):
             if improved and not np.isnan(value):
                 self.best = value
             self.waited = 0 if improved else self.waited + 1
+            if self.watch is not None:
+                self.watch(interval, value)
         self.history.append(row)
         if self.validates and self.waited >= self.patience:
             trainer.should_stop = True

@@ -19,7 +19,7 @@ import torch
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
-from fuseline.lab.training.callbacks import Bar, Keeper
+from fuseline.lab.training.callbacks import Bar, Keeper, Watch
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
@@ -133,6 +133,7 @@ def fit(
     resume: bool,
     precision: str,
     objective: Objective | None = None,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train, checkpoint every interval, and leave the best weights in `model`.
 
@@ -152,7 +153,7 @@ def fit(
     metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0)
+    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0, watch=watch)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     module = TrainModule(
         model,

@@ -26,6 +26,7 @@ from fuseline.lab.report import write_report
 from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.callbacks import Watch
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
@@ -87,9 +88,11 @@ def run(
     split: Split | None = None,
     table_path: Path | None = None,
     resume: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, export and report. Returns what metrics.json holds.
 
+    `watch`: told of every validation, see :data:`Watch`.
     `table_path`: where the table came from, if it was a file: resuming and the report's gallery open it again.
 
     Raises FuselineError on anything the user can mend, KeyboardInterrupt after Ctrl-C (then `resume` goes on).
@@ -129,7 +132,7 @@ def run(
         clock = time.monotonic()
         begin(model, recipe.training.seed, voice)
         record.timed("prepare", time.monotonic() - clock)
-    trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision)
+    trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch)
     record.data["seconds"]["train"] = round(trained.seconds, 2)
     record.save(stage="trained", best=trained.best)
 
@@ -177,11 +180,11 @@ def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice
     parts: dict[str, Any] = {}
     tables: list[pl.DataFrame] = []
     degraded: list[dict[str, Any]] = []
-    for part in ("val", "test"):
+    for part in spec.parts:
         rows = prepared.rows(part)
         if not len(rows):
             continue
-        last = part == "test" or not len(prepared.rows("test"))
+        last = part == "test" or not len(prepared.rows("test")) or "test" not in spec.parts
         wanted = subsets(model.names) if spec.degradation and last else [tuple(model.names)]
         size = max(64, prepared.recipe.training.batch_size)
         outputs = run_rows(

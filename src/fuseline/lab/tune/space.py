@@ -1,0 +1,84 @@
+"""What a search may change in a recipe: paths into it, and the values that each may take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fuseline.errors import FuselineError
+from fuseline.lab.fusion import FUSIONS
+from fuseline.recipe import Numbers, Recipe, parse_recipe
+
+Space = dict[str, Numbers | tuple[Any, ...]]
+"""path -> a range, or choices"""
+
+
+class Trial(Protocol):
+    """What of an Optuna trial is used."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int: ...
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any: ...
+
+
+def default_space(recipe: Recipe) -> Space:
+    """What is worth trying for any recipe: how fast it learns, how much it is held back, and how inputs are fused."""
+    rate = recipe.training.learning_rate
+    space: Space = {
+        "training.learning_rate": Numbers(low=rate / 10, high=rate * 10, log=True),
+        "training.weight_decay": Numbers(low=1e-4, high=0.3, log=True),
+        "training.batch_size": (16, 32, 64, 128),
+        "fusion.width": (64, 128, 256),
+        "fusion.input_dropout": Numbers(low=0.0, high=0.6),
+        "fusion.head_dropout": Numbers(low=0.0, high=0.5),
+        "fusion.modality_dropout": Numbers(low=0.0, high=0.5),
+    }
+    # Options of one kind of fusion alone would not hold for another.
+    own = set(recipe.fusion.options) - {"width", "input_dropout", "head_dropout", "modality_dropout", "dropout"}
+    if not own:
+        space["fusion.kind"] = tuple(FUSIONS)
+    if recipe.task.kind == "classification":
+        space["task.label_smoothing"] = Numbers(low=0.0, high=0.2)
+    return space
+
+
+def read_space(recipe: Recipe) -> Space:
+    """The recipe's own space, or the default one. Raises FuselineError ``bad_recipe`` where a path leads nowhere."""
+    if recipe.tune is None or not recipe.tune.space:
+        return default_space(recipe)
+    space: Space = dict(recipe.tune.space)
+    for path, values in space.items():
+        if path.split(".")[0] in ("version", "table", "split", "evaluation", "tune") or path == "task.target":
+            message = f"tune.space: {path} decides what is measured, so that trials could not be compared"
+            raise FuselineError("bad_recipe", message, "paths into inputs, task, fusion and training")
+        apply(recipe, {path: values[0] if isinstance(values, tuple) else values.low})
+    return space
+
+
+def suggest(trial: Trial, space: Space) -> dict[str, Any]:
+    """One value for each path."""
+    out: dict[str, Any] = {}
+    for path, values in space.items():
+        if isinstance(values, tuple):
+            out[path] = trial.suggest_categorical(path, list(values))
+        elif values.whole:
+            out[path] = trial.suggest_int(path, round(values.low), round(values.high), log=values.log)
+        else:
+            out[path] = float(f"{trial.suggest_float(path, values.low, values.high, log=values.log):.4g}")
+    return out
+
+
+def apply(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with other values at some paths. Raises FuselineError ``bad_recipe``."""
+    data = recipe.model_dump()
+    for path, value in changes.items():
+        place, *rest = path.split(".")
+        node: Any = data
+        for step in (place, *rest[:-1]) if rest else ():
+            node = node.setdefault(step, {}) if isinstance(node, dict) else None
+        if not rest or not isinstance(node, dict) or (place == "inputs" and rest[0] not in recipe.inputs):
+            raise FuselineError("bad_recipe", f"tune.space: {path} leads nowhere", "e.g. training.learning_rate")
+        node[rest[-1]] = value
+    return parse_recipe(data)

@@ -1,0 +1,208 @@
+"""The trials of a search, one run each, over one SQLite file that several processes may share.
+
+A trial's suggestion is a function of the seed, its number and the trials that ended before it, so that a search by one
+worker that was interrupted goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from fuseline.data.table import Table
+from fuseline.errors import FuselineError
+from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.run import run
+from fuseline.lab.tune.judge import judged_by
+from fuseline.lab.tune.space import Space, apply, read_space, suggest
+from fuseline.package.files import write_json, write_text
+from fuseline.progress import Silent, Voice
+from fuseline.recipe import Recipe, dump_recipe, load_recipe
+
+NAME = "tune"
+STARTUP = 5
+"""trials that are drawn at random, and that none is given up against"""
+WAIT = 60.0
+"""seconds that a process waits for another's write to the file"""
+
+
+class GivenUpError(Exception):
+    """A trial that falls behind the others: no error, the search goes on."""
+
+
+@dataclass
+class Study:
+    """A search's folder: `study.db`, `recipe.yaml`, `trials/NNNN/`, `best.yaml`, `study.json`, `tune.html`."""
+
+    folder: Path
+    recipe: Recipe
+    space: Space
+    table: str | None
+    metric: str
+    """of validation rows"""
+    optuna: optuna.Study = field(repr=False)
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.training.seed
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        with quiet():
+            return self.optuna.get_trials(deepcopy=False)
+
+    def ended(self) -> list[FrozenTrial]:
+        """Trials with a result, given up ones included."""
+        return [t for t in self.trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+
+    def best(self) -> FrozenTrial | None:
+        done = [t for t in self.trials if t.state == TrialState.COMPLETE and t.value is not None]
+        sign = -1 if self.optuna.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+        return min(done, key=lambda t: (sign * float(t.value or 0.0), t.number), default=None)
+
+
+def start(folder: Path, recipe: Recipe, table: Table, table_path: Path | None, voice: Voice, cache: Cache) -> Study:
+    """A new search in an empty folder. Raises FuselineError ``run_exists``, ``bad_recipe``, ``no_validation``."""
+    if (folder / "study.db").exists():
+        raise FuselineError("run_exists", f"{folder} holds a search already", "go on with it: --resume")
+    read_space(recipe)
+    metric, higher_is_better = judged_by(_lean(recipe), table, voice, cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.yaml", dump_recipe(recipe))
+    info = {"table": None if table_path is None else str(table_path.resolve()), "metric": metric}
+    write_json(folder / "search.json", info)
+    with quiet():
+        optuna.create_study(
+            storage=_storage(folder), study_name=NAME, direction="maximize" if higher_is_better else "minimize"
+        )
+    return open_study(folder)
+
+
+def open_study(folder: Path) -> Study:
+    """A search that was begun. Raises FuselineError ``no_such_run``."""
+    if not (folder / "study.db").exists() or not (folder / "search.json").exists():
+        raise FuselineError("no_such_run", f"{folder} holds no search", "begin one with `fuseline tune RECIPE`")
+    recipe = load_recipe(folder / "recipe.yaml")
+    info = json.loads((folder / "search.json").read_text(encoding="utf-8"))
+    with quiet():
+        study = optuna.load_study(study_name=NAME, storage=_storage(folder))
+    return Study(folder, recipe, read_space(recipe), info["table"], info["metric"], study)
+
+
+def bury_dead(study: Study) -> int:
+    """Trials that a killed process left running count as failed: they are begun again under other numbers."""
+    dead = [t for t in study.trials if t.state == TrialState.RUNNING]
+    for trial in dead:
+        with quiet():
+            study.optuna.tell(trial.number, state=TrialState.FAIL)
+        shutil.rmtree(_folder(study, trial.number), ignore_errors=True)
+    return len(dead)
+
+
+def work(study: Study, table: Table, *, trials: int, until: float | None, voice: Voice, cache: Cache) -> None:
+    """Run trials until so many have ended, or the time (`time.monotonic`) is over. Several processes may do so at once.
+
+    Raises KeyboardInterrupt after Ctrl-C; all trials that ended are kept.
+    """
+    while len(study.ended()) < trials and (until is None or time.monotonic() < until):
+        running = sum(t.state == TrialState.RUNNING for t in study.trials)
+        if len(study.ended()) + running >= trials:
+            return  # the others will end it
+        _trial(study, table, voice, cache)
+
+
+def _trial(study: Study, table: Table, voice: Voice, cache: Cache) -> None:
+    number = len(study.trials)
+    with quiet():
+        # Seeded by the trial, not by the search: a resumed search draws what it would have drawn.
+        study.optuna.sampler = optuna.samplers.TPESampler(
+            seed=study.seed * 100_003 + number, n_startup_trials=STARTUP, constant_liar=True
+        )
+        study.optuna.pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
+        trial = study.optuna.ask()
+    folder = _folder(study, trial.number)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    state, value = TrialState.FAIL, None
+    try:
+        with quiet():
+            changes = suggest(trial, study.space)
+        trial.set_user_attr("changes", changes)
+        value = _run(study, apply(_lean(study.recipe), changes), table, folder, cache, trial)
+        state = TrialState.COMPLETE
+        if value is None or not math.isfinite(value):
+            state, value = TrialState.FAIL, None
+            trial.set_user_attr("why", "the metric is not defined")
+    except GivenUpError:
+        state = TrialState.PRUNED
+    except FuselineError as error:  # e.g. a width that its heads do not divide, or a loss that diverged
+        trial.set_user_attr("why", str(error)[:500])
+    finally:
+        with quiet():
+            study.optuna.tell(trial, value, state=state)
+        for part in ("checkpoints", "predictions.parquet"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+            (folder / part).unlink(missing_ok=True)
+    voice.say(_line(study, trial.number))
+
+
+def _run(study: Study, recipe: Recipe, table: Table, folder: Path, cache: Cache, trial: optuna.Trial) -> float | None:
+    """The best validation metric of one run."""
+
+    def watch(interval: int, value: float) -> None:
+        with quiet():
+            trial.report(value, interval)
+            if trial.should_prune():
+                raise GivenUpError
+
+    run(recipe, table, folder, voice=Silent(), cache=cache, watch=watch)
+    best: float | None = json.loads((folder / "run.json").read_text(encoding="utf-8"))["best"]["value"]
+    return best
+
+
+def _lean(recipe: Recipe) -> Recipe:
+    """A trial is judged by validation rows during training: nothing is exported, reported, or tested."""
+    training = recipe.training.model_copy(update={"loggers": ()})
+    evaluation = recipe.evaluation.model_copy(
+        update={"bootstrap": 0, "degradation": False, "export": False, "report": False, "parts": ("val",)}
+    )
+    return recipe.model_copy(update={"training": training, "evaluation": evaluation, "tune": None})
+
+
+def _line(study: Study, number: int) -> str:
+    trial, best = study.trials[number], study.best()
+    ended = {"COMPLETE": f"{trial.value:.4g}" if trial.value is not None else "", "PRUNED": "given up"}
+    said = ended.get(trial.state.name) or f"failed: {trial.user_attrs.get('why', 'interrupted')}"
+    lead = f" · best {best.value:.4g} (trial {best.number})" if best is not None and best.value is not None else ""
+    return f"trial {number}: {said}{lead}"
+
+
+def _folder(study: Study, number: int) -> Path:
+    return study.folder / "trials" / f"{number:04d}"
+
+
+def _storage(folder: Path) -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{(folder / 'study.db').resolve()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna logs every trial, and calls parts of itself that it marks as experimental."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        yield
