@@ -36,9 +36,7 @@ def _smaller(case: Case) -> Case:
     return case if inputs is None else replace(case, inputs=inputs)
 
 
-# Every length of every input at once would take tens of minutes: what holds for each alone is checked here, and all
-# together at their usual lengths in test_packages.py.
-KINDS = [_smaller(c) for c in cases() if c.exported and not c.name.startswith(("task-", "every-"))]
+KINDS = [_smaller(c) for c in cases() if c.exported and not c.name.startswith("task-")]
 
 
 def test_every_encoder_and_fusion_is_exported() -> None:
