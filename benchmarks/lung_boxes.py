@@ -67,7 +67,8 @@ def main() -> None:
     parser.add_argument("--keep", help="folder where the first fold's run is kept, with its package and report")
     parser.add_argument("--out")
     args = parser.parse_args()
-    table = Table.open(DATA / "chest-xray" / "table.csv")
+    path = DATA / "chest-xray" / "table.csv"
+    table = Table.open(path)
     recipe = {**RECIPE, "training": {**RECIPE["training"], "epochs": args.epochs}}
     cache = Cache(1024)
     rows = []
@@ -76,11 +77,11 @@ def main() -> None:
         whole = {"bootstrap": 1000, "degradation": True} if args.keep and not fold else recipe["evaluation"]
         with tempfile.TemporaryDirectory() as folder:
             out = Path(args.keep) if args.keep and not fold else Path(folder) / "run"
-            source: Any = {**recipe, "evaluation": whole, "table": {"path": str(DATA / "chest-xray" / "table.csv")}}
-            run = api.train(source, table=table, out=out, split=split, cache=cache, quiet=True)
+            source: Any = {**recipe, "evaluation": whole, "table": {"path": str(path)}}
+            run = api.train(source, out=out, split=split, cache=cache, quiet=True)
             all_there = {k: m["value"] for k, m in run.metrics["parts"]["test"]["metrics"].items()}
             [alone] = [e for e in run.metrics["degradation"] if e["present"] == ["image"]]
-        row = {"fold": fold, "test rows": run.metrics["parts"]["test"]["rows"]}
+            row = {"fold": fold, "test rows": run.metrics["parts"]["test"]["rows"]}
         row |= {name: round(all_there[name], 3) for name in METRICS}
         row |= {f"{name}, picture alone": round(alone["metrics"][name]["value"], 3) for name in METRICS[:2]}
         rows.append({**row, "seconds": round(time.perf_counter() - start)})

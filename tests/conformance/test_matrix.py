@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from conformance.subjects import INPUT_OF, PARITY, TASK_INPUTS, Case, Subject, gap
 
-from fuseline.lab.export.openvino import write_openvino
-from fuseline.lab.export.runners import OpenVinoFile, config_of
+from fuseline.lab.export.openvino import config_of, write_openvino
+from fuseline.lab.export.runners import OpenVinoFile
 from fuseline.lab.fusion import FUSIONS
 from fuseline.modalities import MODALITIES
 from fuseline.package import read_package

@@ -26,8 +26,9 @@ from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
 from fuseline.tasks.classification import RANKING_CELLS
 
-KINDS = ("classification", "regression", "retrieval")
-"""tasks that can be one of several: their targets are numbers of one shape, and their heads need only their own loss"""
+KINDS = ("classification", "regression", "detection", "retrieval")
+"""tasks that can be one of several: their targets are numbers of one shape, and the head of several hands on what each
+one asks for"""
 
 
 class MultiConfig(TaskConfig):
@@ -181,7 +182,9 @@ class Multi:
         for row in zip(*by_task.values(), strict=True):
             parts = dict(zip(by_task, row, strict=True))
             details = {name: told for name, one in parts.items() if (told := _told(one))}
-            answers.append(Decoded({name: one.value for name, one in parts.items()}, details=details or None))
+            notes = [f"{name}: {note}" for name, one in parts.items() for note in one.notes]
+            values = {name: one.value for name, one in parts.items()}
+            answers.append(Decoded(values, details=details or None, notes=notes))
         return answers
 
     def score(

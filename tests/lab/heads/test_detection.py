@@ -277,4 +277,8 @@ def test_boxes_may_be_one_of_several_tasks() -> None:
     assert sorted({round(float(b[0, 1])) for b in boxes}) == [10, 50]
     fused, view = seen(6)
     head.train()
-    assert head.loss(head(fused, view), moved).isfinite()
+    outputs = head(fused, view)
+    assert head.loss(outputs, moved).isfinite()
+    outputs["boxes.picture"][0] = 0
+    answers = task.decode({k: v.detach().numpy() for k, v in outputs.items()})
+    assert [a.notes for a in answers[:2]] == [["boxes: no picture, so no boxes"], []]
