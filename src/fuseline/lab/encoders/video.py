@@ -72,8 +72,8 @@ class Motion(nn.Module):
     """Each place of the frames compared with itself a frame before and after: `x + W (conv(norm(x)) * conv'(norm(x)))`,
     convolutions over time alone, as in the (2+1)D of Tran et al. 2018, "A closer look at spatiotemporal convolutions".
 
-    A product of two moments is what a detector of motion takes (Reichardt 1961): its sign says the direction. What moves
-    is seen here, where places are still apart; a mean over places has forgotten it.
+    A product of two moments is what a detector of motion takes (Reichardt 1961): its sign says the direction. What
+    moves is seen here, where places are still apart; a mean over places has forgotten it.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
