@@ -117,7 +117,6 @@ def make_table(folder: Path, rows: int = 36, *, seed: int = 0, absent: float = 0
             "age": round(float(rng.normal(40 + 20 * label, 8)), 1),
             "sex": str(rng.choice(["f", "m"])),
             "smoker": str(rng.choice(["yes", "no"])),
-            "pulse": series(rng, label),
             "seen": f"2024-0{rng.integers(1, 9)}-1{rng.integers(0, 9)}",
         }
         for key in row:
@@ -140,6 +139,7 @@ def _more(folder: Path, i: int, label: int, absent: float, rng: np.random.Genera
         "clip": f"media/{i}.gif",
         "photos": ";".join(f"media/{j}.png" for j in range(i, -1, -2)[: int(rng.integers(1, 4))]),
         "scan": f"media/{i}.png",
+        "pulse": series(rng, label),
         "ocr": ocr(rng, label),
         "remarks": json.dumps([note(rng, label) for _ in range(int(rng.integers(1, 4)))]),
     }
