@@ -345,7 +345,7 @@ CASES: dict[str, Case] = {
     "recipe-bad-value": note_with("bad_recipe", max_length=-1),
     "recipe-no-inputs": sections("bad_recipe", inputs={}),
     "recipe-unknown-encoder": note_with("unknown_kind", encoder={"kind": "smal"}),
-    "recipe-unknown-modality": note_with("unknown_kind", modality="texts"),
+    "recipe-unknown-modality": note_with("unknown_kind", modality="smells"),
     "recipe-unknown-fusion": sections("unknown_kind", fusion={"kind": "atention"}),
     "recipe-unknown-task": sections("unknown_kind", task={"kind": "clasification", "target": "y"}),
     "recipe-unknown-column-kind": sections(
