@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from fuseline.cli import app
 
 VERBS = {
-    "init": {"--target", "--left", "--right", "--out", "--force"},
+    "init": {"--target", "--left", "--right", "--horizon", "--history", "--out", "--force"},
+    "tune": {"--table", "--trials", "--time", "--workers", "--out", "--resume", "--quiet", "--worker", "--until"},
     "train": {"--target", "--out", "--resume", "--on-error", "--quiet"},
     "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--quiet"},
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
