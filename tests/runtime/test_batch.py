@@ -272,12 +272,12 @@ def test_no_more_than_a_window_of_rows_is_read_at_once(
 
 
 def test_the_columns_of_every_kind_of_answer() -> None:
-    number = SimpleNamespace(columns=("score",))
+    number = SimpleNamespace(name="regression", columns=("score",))
     frame = frame_of(number, 5, [Answer(1.5, None, (1.0, 2.0), ("a",), ("b",), ["said"]), Answer(error=_error())])  # type: ignore[arg-type]
     assert frame.columns == ["row", "value", "low", "high", "used", "absent", "notes", "error"]
     assert frame.row(0) == (5, 1.5, 1.0, 2.0, ["a"], ["b"], ["said"], None)
     assert frame.row(1)[:4] == (6, None, None, None)
-    numbers: Any = SimpleNamespace(columns=("x", "y"))
+    numbers: Any = SimpleNamespace(name="regression", columns=("x", "y"))
     assert frame_of(numbers, 0, [Answer({"x": 1.0, "y": 2.0})])["value"].to_list() == [{"x": 1.0, "y": 2.0}]
     for classes, value, kind in [
         ([False, True], True, pl.Boolean),
@@ -285,7 +285,9 @@ def test_the_columns_of_every_kind_of_answer() -> None:
         (["a", 2], 2, pl.String),
     ]:
         labels = [str(c) for c in classes]
-        task: Any = SimpleNamespace(columns=("t",), classes=classes, labels=labels, mode="multiclass")
+        task: Any = SimpleNamespace(
+            name="classification", columns=("t",), classes=classes, labels=labels, mode="multiclass"
+        )
         assert schema_of(task)["value"] == kind
         row = frame_of(task, 0, [Answer(value, dict(zip(labels, (0.25, 0.75), strict=True)))]).row(0, named=True)
         assert row["value"] == (str(value) if kind == pl.String else value)
