@@ -33,7 +33,7 @@ INFO = ModelInfo(
 
 def form(files: list[tuple[str, Any]], data: dict[str, Any] | None = None) -> dict[str, Any]:
     request = httpx.Request("POST", "http://x", files=files, data=data)
-    rows, _ = asyncio.run(_from_form(Headers(dict(request.headers)), request.read(), INFO))
+    rows, _ = asyncio.run(_from_form(Headers(dict(request.headers)), request.read(), INFO, ()))
     return dict(rows[0])
 
 
