@@ -26,7 +26,6 @@ ROWS_FOLDER = PAGE.parents[1] / "build" / "matrix"
 WRITING = bool(os.environ.get("FUSELINE_WRITE_MATRIX"))
 SOME = [
     ("timeseries", "multi"),
-    ("video", "classification"),
     ("document", "retrieval"),
 ]
 """cells run on every machine; the conformance suite runs each modality, task and fusion by itself anyway"""
