@@ -27,8 +27,8 @@ POSSIBLE = [(b, p) for b in ("onnxruntime", "openvino") for p in PRECISIONS if (
 TOLERANCE = {
     "float32": 1e-4,
     "bfloat16": 0.15,
-    "int8": 0.3,
-    "int8-dynamic": 0.3,
+    "int8": 0.15,
+    "int8-dynamic": 0.15,
     "weights-int8": 0.08,
     "weights-int4": 0.5,
 }

@@ -11,6 +11,7 @@ import onnxruntime as ort
 
 from fuseline.lab.compress.onnx_graph import INLINE, Graph
 from fuseline.runtime.backend import cpu_quota
+from fuseline.runtime.onnxruntime import exact_bytes
 
 Arrays = Mapping[str, np.ndarray]
 ROWS = 4
@@ -28,6 +29,7 @@ def runner(
     options = ort.SessionOptions()
     options.intra_op_num_threads = cpu_quota()
     options.enable_cpu_mem_arena = False
+    exact_bytes(options)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others may need the processors
     options.log_severity_level = 3
     values = _outside(proto)  # a model inside one message may not exceed 2 GB

@@ -10,6 +10,7 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.runtime.backend import OUTPUT
+from fuseline.runtime.onnxruntime import exact_bytes
 from fuseline.runtime.openvino import import_openvino, open_core
 
 Port = tuple[str, tuple[int | str, ...]]
@@ -27,6 +28,7 @@ class OnnxFile:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = False
+        exact_bytes(options)
         options.log_severity_level = 4  # what fails raises as well
         if extensions is not None:
             options.register_custom_ops_library(extensions)
