@@ -182,6 +182,15 @@ def missing_package(case: Case) -> str | None:
     return next((m for m in modules if importlib.util.find_spec(m) is None), None)
 
 
+def sided(task: dict[str, Any], inputs: Sequence[str]) -> dict[str, Any]:
+    """With every input on a side of a retrieval, alone or among several tasks."""
+    if task["kind"] == "retrieval":
+        return {**task, "left": [n for n in inputs if n not in task["right"]]}
+    if "tasks" in task:
+        return {**task, "tasks": {name: sided(own, inputs) for name, own in task["tasks"].items()}}
+    return task
+
+
 class Subject:
     """A case built: a fitted, untrained model in eval mode, and rows."""
 
@@ -190,7 +199,7 @@ class Subject:
         self.media = MediaRoot(str(folder))
         options: dict[str, Any] = {"fusion": {"kind": case.fusion, "width": WIDTH}}
         kind, number = case.task
-        options["task"] = {"kind": kind, **TASK_OPTIONS[kind][number]}
+        options["task"] = sided({"kind": kind, **TASK_OPTIONS[kind][number]}, case.inputs)
         if "source" in (decoder := options["task"].get("decoder", {})):  # a tiny language model stands for one
             source = writers.language_model(folder / decoder["source"], decoder["source"])
             options["task"]["decoder"] = {**decoder, "source": str(source)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,46 @@ def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(both: Path
     options, notes = options_for(NoBfloat16(), read_package(folder), threads=1)
     assert options["INFERENCE_PRECISION_HINT"] == "f32"
     assert "no bfloat16" in notes[0]
+
+
+@pytest.mark.parametrize("overflows", [True, False])
+def test_int8_computes_in_float32_where_bytes_overflow(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overflows: bool
+) -> None:
+    folder = tmp_path / "bytes.fuse"
+    shutil.copytree(both, folder)
+    sealed(folder, compression={"runtime": {"backend": "openvino", "precision": "int8"}})
+    monkeypatch.setattr(backend_file, "_overflows", [overflows])
+    options, notes = options_for(backend_file.open_core(import_openvino()), read_package(folder), threads=1)
+    assert (options.get("LP_TRANSFORMS_MODE") is False) == overflows
+    assert any("no VNNI" in note for note in notes) == overflows
+
+
+def test_an_overflow_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What OpenVINO itself computes, not what a processor says that it can do."""
+    core = backend_file.open_core(import_openvino())
+    monkeypatch.setattr(backend_file, "_overflows", [])
+    flags = Path("/proc/cpuinfo")
+    found = backend_file.overflows(core)
+    if platform.machine() == "x86_64" and flags.exists():
+        assert found != ("vnni" in flags.read_text())
+    monkeypatch.setattr(backend_file, "_overflows", [])
+    exact = Exact(core)
+    assert not backend_file.overflows(exact)
+    assert exact.compiled == 1
+    assert not backend_file.overflows(exact)
+    assert exact.compiled == 1, "asked once a process"
+
+
+class Exact:
+    """A core that computes int8 in float32, as the setting makes it."""
+
+    def __init__(self, core: Any) -> None:
+        self.core, self.compiled = core, 0
+
+    def compile_model(self, model: Any, device: str, config: dict[str, Any]) -> Any:
+        self.compiled += 1
+        return self.core.compile_model(model, device, {**config, **backend_file.IN_FLOAT})
 
 
 @pytest.mark.parametrize("member", [GRAPH, WEIGHTS, BLOB])

@@ -126,6 +126,12 @@ class Video:
         seconds = np.array(chosen, dtype=np.float32) / np.float32(config.rate)
         return Clip(np.stack(pixels), seconds, {"seconds": length, "cut": cut})
 
+    def blank(self) -> Clip:
+        """A black clip of as many frames as one has, to measure with."""
+        count, size = self.config.frames, self.config.size
+        pixels = np.zeros((count, size, size, 3), dtype=np.uint8)
+        return Clip(pixels, np.linspace(0, self.config.seconds, count, dtype=np.float32))
+
     def collate(self, values: Sequence[Clip | None]) -> dict[str, np.ndarray]:
         """`frames` (B, N, H, W, 3) uint8; `seconds` (B, N) float32; `real` (B, N) bool. A clip of fewer than N frames
         is followed by its last one, not real. An absent one is black, its first frame real."""

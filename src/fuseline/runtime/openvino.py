@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 GRAPH, WEIGHTS, BLOB = "openvino.xml", "openvino.bin", "openvino.blob"
 HALF = frozenset(("bfloat16", "bf16"))
+BYTES = frozenset(("int8",))
+IN_FLOAT = {"LP_TRANSFORMS_MODE": False}
+"""leaves an int8 graph's rounding where it is, and computes between it in float32"""
 _importing = threading.Lock()
 
 
@@ -66,7 +69,8 @@ class OpenVino:
     """Safe to call from several threads; up to `lanes` of them at the same time, others wait.
 
     Computes in float32 unless the package says that it was measured in bfloat16: OpenVINO's own default would be
-    bfloat16 wherever the processor has it, and answers would change with the machine.
+    bfloat16 wherever the processor has it, and answers would change with the machine. For the same reason an int8 graph
+    computes in float32, rounded as it was proven, where this processor's products of bytes overflow (see overflows).
 
     Arrays are read where they lie. What a batch took is given back after it, as onnxruntime does without its arena:
     OpenVINO would keep the memory of the largest batch (ResNet-50 with BERT-base, 16 rows: 100 MB of 190), and
@@ -108,13 +112,41 @@ def _output(output: Any) -> str:
     return str(names[0]).removeprefix(OUTPUT)
 
 
+_overflows: list[bool] = []
+
+
+def overflows(core: Any) -> bool:
+    """Whether int8 layers saturate on this processor, as those of x86 without VNNI do: two products of a uint8 with an
+    int8 are added in 16 bits there (`vpmaddubsw`), and a layer's answers are wrong by any amount. Found out by a
+    product of the largest numbers, since no system tells of its processor as another does."""
+    if not _overflows:
+        op = importlib.import_module("openvino.opset13")
+        ov = import_openvino()
+        wide = 64
+        x = op.parameter([-1, wide], np.float32)
+        ends = [op.constant(np.float32(v)) for v in (0, 255, 0, 255)]
+        weight = op.convert(op.constant(np.full((wide, wide), 127, np.int8)), np.float32)
+        scaled = op.multiply(weight, op.constant(np.ones((1, wide), np.float32)))
+        out = op.matmul(op.fake_quantize(x, *ends, 256), scaled, False, False)
+        model = core.compile_model(ov.Model([out], [x], "overflow"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = model(np.full((1, wide), 255, np.float32))[0]
+        _overflows.append(bool(np.abs(found - 255 * 127 * wide).max() > 1))
+    return _overflows[0]
+
+
 def options_for(core: Any, package: Package, threads: int, lanes: int = 1) -> tuple[dict[str, Any], tuple[str, ...]]:
     """How the graph is compiled, and what is to be said of it."""
     half = bool(package.precisions("openvino") & HALF)
     notes: tuple[str, ...] = ()
     if half and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         half, notes = False, ("this processor has no bfloat16, float32 is used",)
+    if package.precisions("openvino") & BYTES and overflows(core):
+        notes = (*notes, "this processor adds products of bytes in 16 bits (it has no VNNI): float32 is used for int8")
+        exact: dict[str, Any] = IN_FLOAT
+    else:
+        exact = {}
     options = {
+        **exact,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": lanes,
         "INFERENCE_NUM_THREADS": threads * lanes,
@@ -177,6 +209,7 @@ def fitting(ov: Any, core: Any, package: Package, options: Mapping[str, Any]) ->
         "processor": core.get_property("CPU", "FULL_DEVICE_NAME"),
         "capabilities": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         "precision": options["INFERENCE_PRECISION_HINT"],
+        "bytes": not (options.keys() & IN_FLOAT.keys()),
         "graph": members[GRAPH]["sha256"],
         "weights": members[WEIGHTS]["sha256"],
     }

@@ -14,6 +14,7 @@ from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot, Modality
 from fuseline.modalities.document import Document
 from fuseline.modalities.rows import Parsed
+from fuseline.modalities.video import Video
 from fuseline.runtime.predictor import Predictor
 
 
@@ -75,6 +76,8 @@ def made_rows(predictor: Predictor, count: int) -> Samples:
 def _made(modality: Modality) -> Any:
     if isinstance(modality, Document):
         return modality.blank(max(1, modality.config.max_length // 2))
+    if isinstance(modality, Video):
+        return modality.blank()
     dummies, specs = modality.collate([None]), modality.arrays()
     if len(specs) > 1 and not modality.lengths and not modality.file:
         return None  # a record of several arrays: its dummy costs as much as any

@@ -41,7 +41,7 @@ ENCODERS: dict[str, dict[str, tuple[tuple[int, ...], int, int]]] = {
     "audio-hf-whisper": {"backbone.model.layers": (BOTH, 2, 0)},
     "audio-hf-ast": {"backbone.model.layers": (BOTH, 2, 0)},
     "tabular-small": {"blocks": ((0,), 1, 0)},
-    "video-small": {"blocks": ((0,), 1, 0)},
+    "video-small": {"blocks": ((0,), 1, 0), "motion": ((0,), 1, 0)},
     "video-hf-videomae": {"model.encoder.layer": (BOTH, 2, 0)},
     "images-small": {},
     "texts-small": {"item.blocks": ((0,), 1, 0)},

@@ -226,7 +226,8 @@ def test_a_quantised_package_is_exported(package: Path, tmp_path: Path, monkeypa
     sealed(folder)
     _quick(monkeypatch)
     done = export_to(folder, "onnx", tmp_path / "out", threads=1)
-    assert done.parity["max_abs_difference"] < 1e-5
+    # Two sessions may sum floats in another order, and a number then ends on the other side of a step of uint8.
+    assert done.parity["max_abs_difference"] < 5e-4
     domains = {n.op_type for n in onnx.load_model(tmp_path / "out/model.onnx").graph.node}
     assert any("Integer" in op or "Quant" in op for op in domains)
 

@@ -130,5 +130,9 @@ def _dequantised(graph: Graph, name: str, values: np.ndarray, scale_O: np.ndarra
         graph.constant(f"{name}/values", values),
         graph.constant(f"{name}/scale", scale_O),
     ]
+    if values.dtype == np.int8:
+        # All 0, which is what its absence means. Where onnxruntime makes unsigned weights of them (processors without
+        # VNNI) it takes one that is not there for a single number, and refuses the graph.
+        names.append(graph.constant(f"{name}/zero", np.zeros(len(scale_O), np.int8)))
     graph.add("DequantizeLinear", names, f"{name}/float", name, axis=axis)
     return f"{name}/float"

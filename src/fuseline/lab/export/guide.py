@@ -101,6 +101,7 @@ def guide(signature: Mapping[str, Any], target: str, parity: Mapping[str, Any], 
         (READ + (ONNX if target == "onnx" else OPENVINO.format(hint=_hint(signature))) + CHECK).rstrip(),
         "```",
         "",
+        *_bytes(signature["runtime"]),
         f"The answer: {signature['task']['decode']}.",
         "",
         "```python",
@@ -125,6 +126,23 @@ def guide(signature: Mapping[str, Any], target: str, parity: Mapping[str, Any], 
         "",
     ]
     return "\n".join(lines)
+
+
+def _bytes(runtime: Mapping[str, Any]) -> list[str]:
+    """What to set where an int8 graph meets a processor whose products of bytes overflow."""
+    if not {"int8", "int8-dynamic"} & set(runtime["precision"]):
+        return []
+    setting = {
+        "onnx": 'a `SessionOptions` with `add_session_config_entry("session.x64quantprecision", "1")` '
+        "makes them exact, and changes nothing elsewhere",
+        "openvino": 'the key `"LP_TRANSFORMS_MODE": False` beside the hint computes them in float32. Elsewhere leave '
+        "it out: it takes the speed of int8",
+    }
+    return [
+        "This model's numbers are int8. x86 processors without VNNI add products of bytes in 16 bits, which overflow, "
+        f"and answers are then wrong without an error: there, {setting[runtime['target']]}.",
+        "",
+    ]
 
 
 def _hint(signature: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from fuseline.errors import FuselineError
 from fuseline.lab.export.onnxfile import read_graph
 from fuseline.package import Package, read_member
-from fuseline.runtime.openvino import GRAPH, WEIGHTS, import_openvino, open_core, options_for
+from fuseline.runtime.openvino import GRAPH, IN_FLOAT, WEIGHTS, import_openvino, open_core, options_for
 
 MODEL = ("model.xml", "model.bin")
 
@@ -35,9 +35,8 @@ def write_openvino(package: Package, folder: Path) -> str:
 
 
 def config_of(package: Package) -> dict[str, Any]:
-    """What must be set for the exported files to answer as the package does: the number format."""
-    hint = "f32"
-    if "openvino" in package.backends:
-        options, _ = options_for(open_core(import_openvino()), package, 1)
-        hint = options["INFERENCE_PRECISION_HINT"]
-    return {"INFERENCE_PRECISION_HINT": hint}
+    """What must be set on this machine for the exported files to answer as the package does: the number format."""
+    if "openvino" not in package.backends:
+        return {"INFERENCE_PRECISION_HINT": "f32"}
+    options, _ = options_for(open_core(import_openvino()), package, 1)
+    return {k: v for k, v in options.items() if k == "INFERENCE_PRECISION_HINT" or k in IN_FLOAT}

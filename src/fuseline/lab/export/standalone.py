@@ -199,7 +199,12 @@ def _write(
         predictor.backend.run, opened.run, predictor.rows.modalities, tolerance=tolerance, rows=parsed, voice=voice
     )
     said = signature(package, predictor, opened, _tokenizers(predictor.rows, folder))
-    said["runtime"] = {"target": to, "file": "model.onnx" if to == "onnx" else "model.xml", "config": config}
+    said["runtime"] = {
+        "target": to,
+        "file": "model.onnx" if to == "onnx" else "model.xml",
+        "config": config,
+        "precision": sorted(package.precisions(kind)),
+    }
     write_json(folder / "example.json", example(predictor, opened, folder))
     embedded = None
     if embed:
