@@ -59,6 +59,11 @@ class Input(BaseModel):
         "error", description="what an unreadable cell is: an error (default), or as if absent"
     )
     required: bool = Field(True, description="whether a table without this column is an error at prediction")
+    augment: str | dict[str, Any] = Field(
+        "auto",
+        description="random changes while training: default, strong or none, or {preset, and its modality's options}; "
+        "auto: what the encoder does by itself (small ones do, pretrained ones do nothing)",
+    )
     encoder: EncoderSpec = EncoderSpec()
 
     @property
@@ -134,6 +139,27 @@ class SplitSpec(Frozen):
         return self
 
 
+class Radii(Frozen):
+    """How far an attack of strength 1 may move one row's input."""
+
+    pixels: float = Field(0.016, gt=0, le=1, description="each pixel, in shares of the range; 4/255 as it comes")
+    waveform: float = Field(0.05, gt=0, description="each sample, in shares of the sound's own loudness")
+    numbers: float = Field(0.1, gt=0, description="each number, in the column's deviations")
+    series: float = Field(0.1, gt=0, description="each step, in the channel's deviations")
+    embeddings: float = Field(
+        0.1, gt=0, description="words and categories: length of the change of a row's vectors, in shares of their own"
+    )
+
+
+class AdversarialSpec(Frozen):
+    kind: Literal["fgm", "pgd"] = Field("pgd", description="fgm: one step of the whole radius; pgd: several, projected")
+    steps: int = Field(3, ge=1, le=100, description="pgd: steps, of 2.5 radii in all; each costs a pass more")
+    strength: float = Field(1.0, gt=0, description="of all radii")
+    weight: float = Field(0.5, gt=0, le=1, description="of the attacked rows' loss; the rest is that of the rows as is")
+    inputs: tuple[str, ...] | None = Field(None, description="inputs that are attacked; default: all that can be")
+    radii: Radii = Radii()
+
+
 class TrainingSpec(Frozen):
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -151,6 +177,13 @@ class TrainingSpec(Frozen):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: measured once a machine and model; reduced only where it gains 1.3 times or more"
     )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        le=8,
+        description="rows mixed with rows that have the same inputs, by shares from Beta(mixup, mixup); 0: off",
+    )
+    adversarial: AdversarialSpec | None = Field(None, description="train on attacked rows, too; see below")
     cache_mb: int = Field(512, ge=0, description="memory for decoded cells and frozen encoders' outputs; 0: off")
     seed: int = 0
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
@@ -160,6 +193,8 @@ class EvaluationSpec(Frozen):
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
     degradation: bool = Field(True, description="the metrics for every subset of modalities")
     parts: tuple[Literal["val", "test"], ...] = Field(("val", "test"), description="which rows are evaluated")
+    robustness: bool = Field(False, description="also measure under noise, absence and attack: robustness.json")
+    radii: Radii = Field(Radii(), description="of the attacks of strength 1 there; see training.adversarial.radii")
     export: bool = Field(True, description="write and verify model.fuse")
     report: bool = Field(True, description="write report.html")
     tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field
 
 from fuseline.errors import FuselineError
+from fuseline.lab.augment.plan import OWN as OWN_AUGMENT
+from fuseline.lab.augment.plan import plan_augment
 from fuseline.lab.encoders import SETS, encoder_class
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.encoders.tuning import apply_tuning
@@ -53,6 +55,14 @@ class Plan:
     learning_rate: float | None
     lora: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    augment: Frozen | None = None
+    """options of the random changes of its cells; None: none, or the encoder's own"""
+
+    @property
+    def stays(self) -> bool:
+        """Whether a cell's tokens are the same in every step: only those of a frozen encoder that sees every cell as it
+        is. What this denies must come from no cache."""
+        return self.tune == "frozen" and self.augment is None
 
 
 def _installed(module: str) -> bool:
@@ -70,7 +80,7 @@ def _auto_kind(modality: str) -> tuple[str, str]:
 def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
     """Resolve and validate every input's options before any work. Errors name the recipe's path."""
     plans: dict[str, Plan] = {}
-    needs = _needs(recipe)
+    needs, fixed = _needs(recipe), _fixed(recipe)
     for name, spec in recipe.inputs.items():
         where = f"inputs.{name}"
         modality = modality_class(spec.modality)
@@ -81,6 +91,9 @@ def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
         options = spec.encoder.options
         lora: dict[str, Any] = {str(k): options.pop(k) for k in ("rank", "alpha") if k in options}
         wanted = {k: v for k, v in needs.get(spec.modality, {}).items() if k in cls.Config.model_fields}
+        augment, own = plan_augment(spec.modality, spec.augment, fixed.get(spec.modality, ()), f"{where}.augment")
+        if not own:
+            wanted |= {k: v for k, v in OWN_AUGMENT.items() if k in cls.Config.model_fields}
         config = read_options(cls.Config, {**wanted, **options}, f"{where}.encoder")
         # What the encoder needs of its cells wins over defaults; what the user wrote wins over both.
         cells = read_options(modality.Config, {**cls.cell_options(config), **spec.options}, where)
@@ -106,9 +119,20 @@ def plan_inputs(recipe: Recipe) -> dict[str, Plan]:
             cells,
             spec.encoder.learning_rate,
             lora,
-            (f"{name}: {note}",) if note else (),
+            tuple(f"{name}: {said}" for said in (note, _cost(tune, augment)) if said),
+            augment,
         )
     return plans
+
+
+def _cost(tune: str, augment: Frozen | None) -> str:
+    return "augmented, so its frozen encoder runs in every step" if tune == "frozen" and augment is not None else ""
+
+
+def _fixed(recipe: Recipe) -> Mapping[str, tuple[str, ...]]:
+    """The augmentations that the head forbids, by modality."""
+    task = task_class(recipe.task.kind)
+    return head_class(recipe.task.kind).fixed(read_options(task.Config, recipe.task.options, "task"))
 
 
 def _needs(recipe: Recipe) -> Mapping[str, Mapping[str, Any]]:

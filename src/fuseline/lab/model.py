@@ -30,6 +30,11 @@ def _kept(own: Mapping[str, Tensor]) -> Tokens:
     return Tokens(own["tokens"], own["tokens_mask"], aside or None)
 
 
+def own_arrays(name: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays of one input, by their own names: `pixels` for `xray.pixels`."""
+    return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
+
+
 class FusionModel(nn.Module):
     """One model over all inputs.
 
@@ -58,13 +63,15 @@ class FusionModel(nn.Module):
         head.meet(dict(zip(self.names, encoders, strict=True)))
 
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
-        tokens: dict[str, Tokens] = {}
-        for name, encoder, adapter in zip(self.names, self.encoders, self.adapters, strict=True):
-            own = {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
-            kept = _kept(own) if "tokens" in own else encoder(**own)
-            if self.head.reads_encoded:
-                kept = kept._replace(aside={**(kept.aside or {}), "encoded": kept.values_BTD})
-            tokens[name] = adapter(kept)
+        return {name: self.encode_input(name, own_arrays(name, arrays)) for name in self.names}
+
+    def encode_input(self, name: str, own: Mapping[str, Tensor]) -> Tokens:
+        """One input's tokens, from its arrays by their own names."""
+        place = self.names.index(name)
+        kept: Tokens = _kept(own) if "tokens" in own else self.encoders[place](**own)
+        if self.head.reads_encoded:
+            kept = kept._replace(aside={**(kept.aside or {}), "encoded": kept.values_BTD})
+        tokens: Tokens = self.adapters[place](kept)
         return tokens
 
     def forward(self, arrays: Mapping[str, Tensor], present_BM: Tensor) -> dict[str, Tensor]:

@@ -54,5 +54,10 @@ class Encoder(nn.Module):
         """Forget what `fold` made."""
         return
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        """The tables in which ids of cells (words, categories) are looked up, each once a pass: an attack moves what
+        they give, since ids themselves have no direction."""
+        return ()
+
     def forward(self, **arrays: Any) -> Tokens:
         raise TypeError("Encoder is abstract")

@@ -71,6 +71,9 @@ class SmallDocument(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return (self.embed,)
+
     def forward(  # type: ignore[override]
         self, ids: Tensor, boxes: Tensor, mask: Tensor, pixels: Tensor, pictured: Tensor
     ) -> Tokens:

@@ -31,6 +31,9 @@ class SeveralEncoder(Encoder):
         self.item = self.item_class(config, modality.item)
         self.width = self.item.width
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return self.item.lookups()
+
     def forward(self, **arrays: Tensor) -> Tokens:
         real_BN = arrays.pop(SEVERAL)
         each = encode_flat(self.item, arrays)

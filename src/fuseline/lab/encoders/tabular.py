@@ -161,6 +161,9 @@ class SmallTabular(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return () if self.categories is None else (self.categories,)
+
     def forward(  # type: ignore[override]
         self, numbers: Tensor | None = None, numbers_present: Tensor | None = None, categories: Tensor | None = None
     ) -> Tokens:

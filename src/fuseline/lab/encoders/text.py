@@ -55,6 +55,9 @@ class SmallText(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return (self.embed,)
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tokens:  # type: ignore[override]
         mask_BT = mask != 0
         values_BTD = self.embed(ids)

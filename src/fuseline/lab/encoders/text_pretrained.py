@@ -42,6 +42,10 @@ class _TextBackbone(nn.Module):
         super().__init__()
         self.model, self.pad_id, self.pooled = model, pad_id, pooled
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        words = self.model.get_input_embeddings()  # type: ignore[operator]
+        return (words,) if isinstance(words, nn.Embedding) else ()
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tokens:
         real_BT = mask > 0
         # Some models number positions by looking for their pad id.
@@ -150,6 +154,9 @@ class HFText(Encoder):
     def cell_options(cls, config: Config) -> dict[str, Any]:
         return _text_options(config.source, config.revision, config.max_length)
 
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return self.backbone.lookups()
+
     def forward(self, ids: Tensor, mask: Tensor) -> Tokens:  # type: ignore[override]
         tokens: Tokens = self.backbone(ids, mask)
         return tokens
@@ -186,6 +193,9 @@ class MiniLM(Encoder):
     @classmethod
     def cell_options(cls, config: Config) -> dict[str, Any]:
         return _text_options(_minilm_folder(), None, config.max_length)
+
+    def lookups(self) -> tuple[nn.Embedding, ...]:
+        return self.backbone.lookups()
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tokens:  # type: ignore[override]
         tokens: Tokens = self.backbone(ids, mask)

@@ -168,7 +168,9 @@ class SmallVideo(Encoder):
         clip_BCHW = frames.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 127.5 - 1.0
         clip_BCHW = random_view(clip_BCHW, self.config.augment, self.config.mirror)
         turned = clip_BCHW.view(*shape[:2], 3, *shape[2:4]).permute(0, 1, 3, 4, 2)
-        return ((turned + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        turned = (turned + 1.0) * 127.5
+        # An attack's frames are numbers that gradients must reach.
+        return turned if frames.is_floating_point() else turned.round().clamp(0, 255).to(torch.uint8)
 
     def _kept(self, values_BNTD: Tensor) -> Tensor:
         """Each query's weighted mean of a frame's tokens, several heads a query."""

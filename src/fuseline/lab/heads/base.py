@@ -26,6 +26,16 @@ class Head(nn.Module):
         return MappingProxyType({})
 
     @classmethod
+    def fixed(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
+        """Augmentations, by modality, that would change the truth behind the head's back: presets leave them out, and
+        asking for one is an error. `config`: the task's."""
+        return MappingProxyType({})
+
+    mixes = False
+    """whether rows may be mixed with each other: each row's loss depends on its own target alone, and a mean of two
+    rows' losses means something"""
+
+    @classmethod
     def task_options(cls, config: Any) -> Mapping[str, Any]:
         """Options of the task that the head brings (a pretrained decoder: its tokenizer). What the recipe sets wins."""
         return MappingProxyType({})

@@ -23,6 +23,8 @@ class ClassificationHead(Head):
     spent on learning it; with class weights it starts at 0, since they undo the frequencies.
     """
 
+    mixes = True
+
     def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
         super().__init__(task, inputs, width=width, dropout=dropout)
         assert isinstance(task, Classification)

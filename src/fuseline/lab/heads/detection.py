@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fuseline.errors import FuselineError
+from fuseline.lab.augment.picture import GEOMETRY
 from fuseline.lab.fusion.parts import Attention
 from fuseline.lab.heads.base import Head
 from fuseline.lab.heads.box_loss import box_loss
@@ -112,6 +113,10 @@ class DetectionHead(Head):
     def needs(cls, config: Any) -> Mapping[str, Mapping[str, Any]]:
         # The encoder may not move the picture under its boxes: `augment` here moves both.
         return {"image": {"grid": True, "augment": 0.0}}
+
+    @classmethod
+    def fixed(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
+        return {"image": GEOMETRY}
 
     def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:
         """`logits` (B, Q, C), `boxes` (B, Q, 4) corners in shares of the picture, `picture` (B, 2) its sides in pixels;

@@ -4,6 +4,7 @@ Q quantiles, F features known ahead, D model width."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,11 @@ class ForecastHead(Head):
     A row without history starts from the training rows' mean and deviation. Inputs of what is to come are read step
     by step where they are as long as the forecast.
     """
+
+    @classmethod
+    def fixed(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
+        # What is to come goes on at the level and with the swings of what was.
+        return {"timeseries": ("scale",)}
 
     def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
         super().__init__(task, inputs, width=width, dropout=dropout)

@@ -31,6 +31,7 @@ class MultiHead(Head):
         self.heads: Any = nn.ModuleList(
             head_class(one.name)(one, inputs, width=width, dropout=dropout) for one in task.tasks.values()
         )
+        self.mixes = all(head.mixes for head in self.heads)
         weights = task.config.weights
         self.log_variance_K = nn.Parameter(torch.zeros(len(self.names))) if weights == "learned" else None
         fixed = [float(weights[n]) if isinstance(weights, dict) else 1.0 for n in self.names]
@@ -50,6 +51,17 @@ class MultiHead(Head):
         for name, spec in config.tasks.items():
             for modality, options in head_class(spec.kind).needs(config.configs[name]).items():
                 out.setdefault(modality, {}).update(options)
+        return out
+
+    @classmethod
+    def fixed(cls, config: Any) -> Mapping[str, tuple[str, ...]]:
+        from fuseline.lab.heads import head_class
+
+        assert isinstance(config, MultiConfig)
+        out: dict[str, tuple[str, ...]] = {}
+        for name, spec in config.tasks.items():
+            for modality, options in head_class(spec.kind).fixed(config.configs[name]).items():
+                out[modality] = (*out.get(modality, ()), *options)
         return out
 
     def forward(self, fused: Fused, view: View) -> dict[str, Tensor]:

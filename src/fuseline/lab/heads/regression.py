@@ -22,6 +22,8 @@ class RegressionHead(Head):
     a millionth of its size loses digits.
     """
 
+    mixes = True
+
     def __init__(self, task: Task, inputs: Mapping[str, Modality], *, width: int, dropout: float) -> None:
         super().__init__(task, inputs, width=width, dropout=dropout)
         assert isinstance(task, Regression)

@@ -21,6 +21,7 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.callbacks import Bar, Keeper, Watch
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
+from fuseline.lab.training.lesson import make_lesson
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
 from fuseline.lab.training.precision import choose
@@ -100,7 +101,7 @@ def begin(prepared: Prepared, model: FusionModel) -> None:
 
 def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
     """Encode each cell of each frozen input once, if the cache holds them all; else they are encoded in every step."""
-    frozen = [n for n in model.names if prepared.plans[n].tune == "frozen"]
+    frozen = [n for n in model.names if prepared.plans[n].stays]
     if not frozen or not prepared.recipe.training.cache_mb:
         return
     reader = prepared.reader
@@ -163,6 +164,7 @@ def fit(
         else optimizer_steps,
         interval_steps=interval_steps,
         learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
+        lesson=make_lesson(prepared, model),
         objective=objective,
     )
     last = settle(checkpoints / "last")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.checkpoint import trained_names
+from fuseline.lab.training.lesson import Lesson
 from fuseline.lab.training.reader import Batch
 from fuseline.recipe import TrainingSpec
 
@@ -53,10 +54,12 @@ class TrainModule(pl.LightningModule):
         total_steps: int,
         interval_steps: int,
         learning_rates: dict[str, float | None],
+        lesson: Lesson | None = None,
         objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.lesson = lesson
         self.objective = objective
         self.names = trained_names(model)
         self.spec = spec
@@ -67,13 +70,13 @@ class TrainModule(pl.LightningModule):
         self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        seed_all(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
+        step = self.interval * self.interval_steps + batch_idx
+        seed_all(self.spec.seed * 1_000_003 + step)
         assert self.model.training, "dropout and augmentation would be off"
-        assert batch.targets is not None
         loss: Tensor
         if self.objective is None:
-            arrays, targets = self.model.head.augment(batch.arrays, batch.targets)
-            loss = self.model.head.loss(self.model(arrays, batch.present_BM), targets)
+            assert self.lesson is not None, "a step needs a lesson or an objective"
+            loss = self.lesson(self.model, batch, step, lambda: seed_all(self.spec.seed * 1_000_003 + step))
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
             outputs = self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)

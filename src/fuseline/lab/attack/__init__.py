@@ -1,0 +1,1 @@
+"""Inputs pushed to where the model errs: to train against it, and to measure it."""
