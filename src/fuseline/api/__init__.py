@@ -1,8 +1,10 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, tune."""
+"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, robustness,
+tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.robustness import robustness
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
@@ -19,6 +21,7 @@ __all__ = [
     "init",
     "predict",
     "resume",
+    "robustness",
     "search",
     "train",
     "tune",

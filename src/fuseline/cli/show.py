@@ -45,6 +45,27 @@ def show_metrics(metrics: dict[str, Any], console: Console | None = None) -> Non
         console.print(f"left out: {left['bad_rows']} rows with broken cells, {left['no_target']} without a target")
 
 
+def show_robustness(found: dict[str, Any], console: Console | None = None) -> None:
+    """The watched metric, input by input: clean, and at every strength of noise, absence and attack."""
+    console = console or Console()
+    name = found["metric"]
+    first = found["clean"][name]
+    console.print(f"{name} {number(first['value'])} {span(first)} on {found['rows']} {found['of']} rows as they are")
+    for kind, at, title in (
+        ("noise", "strength", "under noise of strength"),
+        ("absent", "share", "taken away from a share of the rows"),
+        ("attacked", "strength", "attacked with strength"),
+    ):
+        curves = {n: item["curve"] for n, item in found[kind].items() if item["curve"]}
+        if not curves:
+            continue
+        levels = [point[at] for point in next(iter(curves.values()))]
+        grid = Grid("input", *(f"{level:g}" for level in levels), title=title, title_justify="left")
+        for one, curve in curves.items():
+            grid.add_row(escape(one), *(number(point["metrics"].get(name, {}).get("value")) for point in curve))
+        console.print(grid)
+
+
 def show_run(run: Run) -> None:
     console = Console()
     metrics = run.metrics

@@ -79,6 +79,8 @@ class RunFiles:
     metrics: dict[str, Any] = field(default_factory=dict)
     folds: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
+    augmented: dict[str, Any] = field(default_factory=dict)
+    robustness: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -175,6 +177,8 @@ def read_run(folder: str | Path) -> RunFiles:
         metrics=_load(folder, broken, "metrics.json"),
         folds=_load(folder, broken, "folds.json"),
         parity=_load(folder, broken, "parity.json", f"{PACKAGE}/parity.json"),
+        augmented=_load(folder, broken, "augmented.json"),
+        robustness=_load(folder, broken, "robustness.json"),
         recipe=recipe,
         recipe_text=text,
         history=_history(folder, broken),

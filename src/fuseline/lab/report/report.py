@@ -10,11 +10,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fuseline.lab.report.answers import quality_plots
+from fuseline.lab.report.augmented import augmented
 from fuseline.lab.report.gallery import gallery
 from fuseline.lab.report.headline import headline
 from fuseline.lab.report.matches import matches
 from fuseline.lab.report.plots import Line, Plot, curves
 from fuseline.lab.report.read import RunFiles, listing, mapping, number, read_run
+from fuseline.lab.report.robust import robust
 from fuseline.lab.report.several import blocks
 from fuseline.lab.report.tables import (
     PARTS,
@@ -101,6 +103,8 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "several": blocks(files, part),
         "texts": texts(files, part),
         "degradation": degradation(files),
+        "augmented": augmented(files),
+        "robust": robust(files),
         "gallery": gallery(files),
         "parity": _parity(files),
         "versions": [[clean(k, 60), clean(v, 60)] for k, v in mapping(files.run.get("versions")).items()],
@@ -117,12 +121,14 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", "Data", values["columns"] or values["counts"] or values["leaks"]),
         ("model", "Model", values["inputs"]),
         ("training", "Training", values["training"]),
+        ("augmented", "What training sees", values["augmented"]),
         ("metrics", "Metrics", values["metrics"] or values["fold_rows"]),
         ("answers", "Answers and truth", values["confusion"] or values["quality"] or values["class_rows"]),
         ("tasks", "Task by task", values["several"]),
         ("found", "What is found", values["matches"]),
         ("texts", "Texts", values["texts"]),
         ("absent", "When inputs are absent", values["degradation"]),
+        ("robust", "Noise, absence, attack", values["robust"]),
         ("errors", "Worst errors", values["gallery"]),
         ("again", "How to reproduce", True),
     )

@@ -19,10 +19,12 @@ import fuseline
 from fuseline.data.split import Split
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
+from fuseline.lab.augment.sheet import write_sheet
 from fuseline.lab.build import build_model
 from fuseline.lab.export import export_package
 from fuseline.lab.model import FusionModel
 from fuseline.lab.report import write_report
+from fuseline.lab.robustness.measure import write_robustness
 from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
@@ -132,6 +134,7 @@ def run(
         clock = time.monotonic()
         begin(model, recipe.training.seed, voice)
         record.timed("prepare", time.monotonic() - clock)
+    write_sheet(prepared, folder)
     trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch)
     record.data["seconds"]["train"] = round(trained.seconds, 2)
     record.save(stage="trained", best=trained.best)
@@ -145,6 +148,10 @@ def run(
         voice.say("exporting and replaying without torch")
         _export(prepared, model, folder, record, metrics)
         record.timed("export", time.monotonic() - clock)
+    if recipe.evaluation.robustness:
+        clock = time.monotonic()
+        write_robustness(prepared, model, folder, voice)
+        record.timed("robustness", time.monotonic() - clock)
     record.save(stage="done")
     if recipe.evaluation.report:
         write_report(folder)
