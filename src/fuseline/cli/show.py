@@ -62,7 +62,7 @@ def show_robustness(found: dict[str, Any], console: Console | None = None) -> No
         levels = [point[at] for point in next(iter(curves.values()))]
         grid = Grid("input", *(f"{level:g}" for level in levels), title=title, title_justify="left")
         for one, curve in curves.items():
-            grid.add_row(escape(one), *(number(point["metrics"].get(name, {}).get("value")) for point in curve))
+            grid.add_row(escape(one), *(number(point["metrics"].get(name)) for point in curve))
         console.print(grid)
 
 

@@ -39,7 +39,7 @@ def see_anew(pixels_BHWC: Tensor, config: PictureConfig, draw: Draw) -> Tensor:
     if any(getattr(config, name) for name in GEOMETRY):
         matrix_B23 = _way_back(picture_BCHW.shape[0], config, draw)
         grid = F.affine_grid(matrix_B23, list(picture_BCHW.shape), align_corners=False)
-        picture_BCHW = F.grid_sample(picture_BCHW, grid, padding_mode="border", align_corners=False)
+        picture_BCHW = F.grid_sample(picture_BCHW, grid, padding_mode="reflection", align_corners=False)
     if config.light:
         # The draws come in this order whatever the strengths, so that one option does not change the other's.
         contrast, brightness = (draw.spread(config.light, len(picture_BCHW), 1, 1, 1) for _ in range(2))
@@ -80,7 +80,7 @@ def _tint(picture_BCHW: Tensor, strength: float, draw: Draw) -> Tensor:
 
 class AugmentPicture(Augment):
     """Turned, scaled, shifted, cropped, mirrored (one resampling), lit and tinted otherwise, with noise. What moves in
-    from outside repeats the edge."""
+    from outside mirrors what is at the edge: a repeated edge draws stripes that no camera sees."""
 
     Config = PictureConfig
     strong = MappingProxyType(

@@ -28,8 +28,8 @@ ROWS = 3
 AMONG = 24
 """training rows among which some are looked for that have the input"""
 VIEWS = 4
-SIDE = 112
-"""pixels of a picture's longer side"""
+SIDE, LONGEST = 112, 176
+"""pixels of a picture's shorter side, unless its longer one would have more than this"""
 FLOOR = -8.0
 """of logarithms of powers: below is black"""
 NUMBERS = 12
@@ -53,16 +53,15 @@ def contact_sheet(augmenter: Augmenter, rows: np.ndarray) -> list[dict[str, Any]
     out = []
     parser = augmenter.reader.parser
     for name, part in augmenter.parts.items():
-        batch = augmenter.reader.batch(rows)
-        there = np.flatnonzero(batch.present_BM[:, parser.names.index(name)].numpy())[:ROWS]
-        if not len(there):
-            continue
-        batch = augmenter.reader.batch(rows[there])
-        plain = own_arrays(name, batch.arrays)
-        if "tokens" in plain:
-            continue
-        views = [own_arrays(name, augmenter(batch, step).arrays) for step in range(VIEWS)]
         modality = parser.modalities[name]
+        cells = [(row.index, row.values.get(name)) for row in augmenter.reader.read(rows)]
+        # The largest: of a word, or a moment of sound, little could be changed.
+        there = sorted((c for c in cells if c[1] is not None), key=lambda c: -modality.size(c[1]))[:ROWS]
+        if not there or name in augmenter.reader.frozen:
+            continue
+        batch = augmenter.reader.batch(np.array([index for index, _ in there]))
+        plain = own_arrays(name, batch.arrays)
+        views = [own_arrays(name, augmenter(batch, step).arrays) for step in range(VIEWS)]
         cards = [
             {"row": int(row), "before": shown(plain, i, modality), "after": [shown(v, i, modality) for v in views]}
             for i, row in enumerate(batch.rows)
@@ -72,7 +71,7 @@ def contact_sheet(augmenter: Augmenter, rows: np.ndarray) -> list[dict[str, Any]
 
 
 def shown(arrays: Mapping[str, Tensor], i: int, modality: Modality) -> dict[str, str]:
-    """Row `i` as a picture (`png`, base64) or as `text`."""
+    """Row `i` as a picture (`jpeg`, base64) or as `text`."""
     own = {k: v[i] for k, v in arrays.items()}
     match modality.name:
         case "audio":
@@ -100,11 +99,11 @@ def shown(arrays: Mapping[str, Tensor], i: int, modality: Modality) -> dict[str,
 
 def _picture(pixels_HWC: np.ndarray) -> dict[str, str]:
     picture = Image.fromarray(pixels_HWC)
-    share = SIDE / min(picture.size)
+    share = min(SIDE / min(picture.size), LONGEST / max(picture.size))
     picture = picture.resize((max(1, round(picture.width * share)), max(1, round(picture.height * share))))
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
-    return {"png": base64.b64encode(file.getvalue()).decode()}
+    picture.save(file, "JPEG", quality=85)
+    return {"jpeg": base64.b64encode(file.getvalue()).decode()}
 
 
 def _spectrogram(waveform_S: Tensor, length: int, modality: Modality) -> np.ndarray:

@@ -53,9 +53,9 @@ def _card(name: str, card: dict[str, Any]) -> SheetCard:
     cells += [(f"step {i + 1}", mapping(cell)) for i, cell in enumerate(listing(card.get("after")))]
     pictures, texts = [], []
     for title, cell in cells:
-        image, text = cell.get("png"), cell.get("text")
+        image, text = cell.get("jpeg"), cell.get("text")
         if isinstance(image, str) and len(image) <= LARGEST and _BASE64.fullmatch(image):
-            pictures.append(View(title, f"data:image/png;base64,{image}", f"{name} of row {row}, {title}"))
+            pictures.append(View(title, f"data:image/jpeg;base64,{image}", f"{name} of row {row}, {title}"))
         if isinstance(text, str):
             texts.append(View(title, text=clean(text, TEXT)))
     return SheetCard(row, pictures, texts)

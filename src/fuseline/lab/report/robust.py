@@ -50,7 +50,7 @@ def robust(files: RunFiles) -> Robust | None:
         for line in lines:
             values = dict(zip(line.x, line.y, strict=True))
             rows.append([line.name, *(fmt(values[v]) if v in values else "–" for v in levels)])
-        tables.append(Figures(f"{title}: {label(metric)} by {x}.", "Input", [fmt(v) for v in levels], rows))
+        tables.append(Figures(f"{title}: {label(metric)} by {x}.", "Input", [f"{v:g}" for v in levels], rows))
     return Robust(_sentence(found, clean_one, metric), plots, tables, _notes(found))
 
 

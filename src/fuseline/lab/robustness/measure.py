@@ -133,7 +133,8 @@ def robustness(
         return {k: vars(m) for k, m in scores.metrics.items()}
 
     def curve(kind: str, name: str, at: tuple[float, ...], label: str) -> list[dict[str, Any]]:
-        return [{label: x, "metrics": score((kind, name, x))} for x in at if (kind, name, x) in total.outputs]
+        there = [x for x in at if (kind, name, x) in total.outputs]
+        return [{label: x, "metrics": {k: m["value"] for k, m in score((kind, name, x)).items()}} for x in there]
 
     noise = {}
     for name in names:
