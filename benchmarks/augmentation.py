@@ -55,6 +55,7 @@ def fewer(split: Split, share: float, seed: int) -> Split:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folds", type=int, default=3, choices=range(1, 6))
+    parser.add_argument("--first", type=int, default=0, help="fold to begin with")
     parser.add_argument("--inputs", default="image,description")
     parser.add_argument("--shares", default="1,0.25")
     parser.add_argument("--out")
@@ -65,7 +66,8 @@ def main() -> None:
     rows = []
     for share in (float(s) for s in args.shares.split(",")):
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in VARIANTS}
-        for fold, split in enumerate(fold_rows(parse_recipe(base), table)[: args.folds]):
+        splits = list(enumerate(fold_rows(parse_recipe(base), table)))
+        for fold, split in splits[args.first : args.first + args.folds]:
             for name, (preset, mixup) in VARIANTS.items():
                 inputs = {n: {**INPUTS[n], "augment": preset} for n in names}
                 training = {**BASE["training"], "seed": fold, "mixup": mixup}

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fuseline import recipe
+from fuseline.lab.augment import AUGMENTED, augment_class
 from fuseline.lab.build import ModelOptions
 from fuseline.lab.decoders import DECODERS, decoder_class
 from fuseline.lab.encoders import ENCODERS, SETS, encoder_class
@@ -117,6 +118,21 @@ def section(title: str, model: type[BaseModel], intro: str = "", level: int = 2)
     return ["", f"{'#' * level} {title}", "", *([intro, ""] if intro else []), *rows(model)]
 
 
+def augmentations() -> Iterator[str]:
+    """A table for each kind of augmentation, under all modalities that share it."""
+    shared: dict[type, list[str]] = {}
+    for name in AUGMENTED:
+        cls = augment_class(name)
+        assert cls is not None
+        shared.setdefault(cls.Config, []).append(name)
+    for config, names in shared.items():
+        cls = augment_class(names[0])
+        assert cls is not None
+        strong = ", ".join(f"`{k}: {v}`" for k, v in cls.strong.items())
+        said = f"The defaults are those of the preset `default`; `strong` has {strong}."
+        yield from section(f"inputs.NAME.augment, modality: {', '.join(names)}", config, said, 3)
+
+
 def page() -> str:
     """The whole page as Markdown."""
     lines = [HEAD.rstrip()]
@@ -127,6 +143,7 @@ def page() -> str:
     )
     for name in MODALITIES:
         lines += section(f"inputs.NAME, modality: {name}", modality_class(name).Config, level=3)
+    lines += augmentations()
     lines += section("inputs.NAME.encoder", recipe.EncoderSpec, "The keys of its kind (below) stand here too.")
     for modality, kinds in ENCODERS.items():
         if modality in SETS:
@@ -150,6 +167,8 @@ def page() -> str:
         cls_f = fusion_class(name)
         lines += section(f"fusion, kind: {name}", cls_f.Config, first_line(cls_f), 3)
     lines += section("training", recipe.TrainingSpec)
+    lines += section("training.adversarial", recipe.AdversarialSpec, "See docs/robustness.md.", 3)
+    lines += section("training.adversarial.radii, evaluation.radii", recipe.Radii, first_paragraph(recipe.Radii), 3)
     lines += section("evaluation", recipe.EvaluationSpec)
     return "\n".join(lines) + "\n"
 
