@@ -23,13 +23,27 @@ __all__ = [
     "load_recipe",
     "predict",
     "resume",
+    "robustness",
     "search",
     "train",
     "tune",
 ]
 
 if TYPE_CHECKING:
-    from fuseline.api import Run, compare, compress, evaluate, index, init, predict, resume, search, train, tune
+    from fuseline.api import (
+        Run,
+        compare,
+        compress,
+        evaluate,
+        index,
+        init,
+        predict,
+        resume,
+        robustness,
+        search,
+        train,
+        tune,
+    )
     from fuseline.errors import FuselineError
     from fuseline.estimators import FusionClassifier, FusionRegressor
     from fuseline.recipe import Recipe, load_recipe
@@ -52,6 +66,7 @@ _HOMES = {
     "load_recipe": "recipe",
     "predict": "api",
     "resume": "api",
+    "robustness": "api",
     "search": "api",
     "train": "api",
     "tune": "api",
