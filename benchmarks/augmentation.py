@@ -62,7 +62,14 @@ def main() -> None:
     args = parser.parse_args()
     table, keep = Table.open(DATA / "stamps" / "table.csv"), Cache(256)
     names = args.inputs.split(",")
-    base = {**BASE, "table": {"media_root": str(table.folder)}, "inputs": {n: INPUTS[n] for n in names}}
+    # All classes, since a quarter of the rows may lack a rare one.
+    task = {**BASE["task"], "classes": sorted(table.column("category").unique().to_list())}
+    base = {
+        **BASE,
+        "task": task,
+        "table": {"media_root": str(table.folder)},
+        "inputs": {n: INPUTS[n] for n in names},
+    }
     rows = []
     for share in (float(s) for s in args.shares.split(",")):
         found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in VARIANTS}

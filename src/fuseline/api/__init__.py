@@ -4,7 +4,7 @@ tune."""
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
-from fuseline.api.robustness import robustness
+from fuseline.api.robust import robustness
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
