@@ -17,7 +17,7 @@ VERBS = {
     "init": {"--target", "--left", "--right", "--horizon", "--history", "--out", "--force"},
     "tune": {"--table", "--trials", "--time", "--workers", "--out", "--resume", "--quiet", "--worker", "--until"},
     "train": {"--target", "--out", "--resume", "--on-error", "--quiet"},
-    "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--quiet"},
+    "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--robustness", "--rows", "--quiet"},
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
     "index": {"--out", "--side", "--id", "--keep", "--absent", "--batch-size", "--quiet"},
     "search": {"--cell", "--exact", "--json"},
