@@ -192,7 +192,6 @@ def test_gaps_stay_and_no_series_is_all_gap(prepared: Prepared) -> None:
         ("image", {"mirror": True}, ("mirror", "rotate"), "truth"),
         ("timeseries", {"scale": 0.2}, ("scale",), "truth"),
         ("graph", "default", (), "graph"),
-        ("text", {"synonyms": "nowhere.csv"}, (), "nowhere.csv"),
     ],
 )
 def test_what_cannot_be_is_said(modality: str, wanted: Any, fixed: tuple[str, ...], words: str) -> None:

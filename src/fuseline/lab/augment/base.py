@@ -63,7 +63,8 @@ class Augment:
 
     @classmethod
     def check(cls, config: Any) -> None:
-        """Read whatever the options name, before any work. Raises FuselineError."""
+        """Read whatever files the options name, before any training; a package is opened without them. Raises
+        FuselineError."""
 
     def __call__(self, arrays: Arrays, present_B: Tensor, draw: Draw) -> Arrays:
         """Changed arrays, of the rows that are present; the others' dummies may change, too: nobody sees them."""

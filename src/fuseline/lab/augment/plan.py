@@ -26,7 +26,7 @@ def plan_augment(
         where: path of the key, for errors.
 
     Raises:
-        FuselineError: ``bad_recipe``; what the options' files say, see :meth:`Augment.check`.
+        FuselineError: ``bad_recipe``.
     """
     given = {"preset": wanted} if isinstance(wanted, str) else dict(wanted)
     preset = given.pop("preset", "default")
@@ -52,7 +52,6 @@ def plan_augment(
         )
     base = {**(cls.strong if preset == "strong" else {}), **_still(cls.Config, fixed)}
     config = read_options(cls.Config, {**base, **given}, where)
-    cls.check(config)
     return config, False
 
 

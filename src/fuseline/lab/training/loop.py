@@ -21,12 +21,12 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.callbacks import Bar, Keeper, Watch
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
-from fuseline.lab.training.lesson import make_lesson
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
 from fuseline.lab.training.precision import choose
 from fuseline.lab.training.prepare import Prepared
 from fuseline.lab.training.reader import Batch, Reader
+from fuseline.lab.training.step_loss import make_step_loss
 from fuseline.lab.training.stream import Stream, steps_per_epoch
 from fuseline.package.files import settle
 from fuseline.progress import Voice
@@ -164,7 +164,7 @@ def fit(
         else optimizer_steps,
         interval_steps=interval_steps,
         learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
-        lesson=make_lesson(prepared, model),
+        step_loss=None if objective is not None else make_step_loss(prepared, model),
         objective=objective,
     )
     last = settle(checkpoints / "last")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.checkpoint import trained_names
-from fuseline.lab.training.lesson import Lesson
 from fuseline.lab.training.reader import Batch
+from fuseline.lab.training.step_loss import StepLoss
 from fuseline.recipe import TrainingSpec
 
 
@@ -54,12 +54,12 @@ class TrainModule(pl.LightningModule):
         total_steps: int,
         interval_steps: int,
         learning_rates: dict[str, float | None],
-        lesson: Lesson | None = None,
+        step_loss: StepLoss | None = None,
         objective: Objective | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.lesson = lesson
+        self.step_loss = step_loss
         self.objective = objective
         self.names = trained_names(model)
         self.spec = spec
@@ -75,8 +75,8 @@ class TrainModule(pl.LightningModule):
         assert self.model.training, "dropout and augmentation would be off"
         loss: Tensor
         if self.objective is None:
-            assert self.lesson is not None, "a step needs a lesson or an objective"
-            loss = self.lesson(self.model, batch, step, lambda: seed_all(self.spec.seed * 1_000_003 + step))
+            assert self.step_loss is not None, "a step needs a loss or an objective"
+            loss = self.step_loss(self.model, batch, step, lambda: seed_all(self.spec.seed * 1_000_003 + step))
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
             outputs = self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)

@@ -18,6 +18,7 @@ from fuseline.data.split import Split, make_folds, make_split
 from fuseline.data.table import Table
 from fuseline.data.windows import Windows, keep_apart
 from fuseline.errors import FuselineError
+from fuseline.lab.augment import augment_class
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
 from fuseline.lab.training.cache import Cache
@@ -105,6 +106,10 @@ def prepare(
 ) -> Prepared:
     """Check everything that can be checked before the first step, in the order in which it fails fastest."""
     plans = plan_inputs(recipe)
+    for plan in plans.values():
+        augment = augment_class(plan.modality)
+        if plan.augment is not None and augment is not None:
+            augment.check(plan.augment)
     task_type, task_config = read_task(recipe)
     targets = list(task_config.columns)
     wanted = [c for name in recipe.inputs for c in recipe.columns_of(name)]

@@ -52,6 +52,10 @@ def test_what_training_cannot_do_is_said(tmp_path: Path) -> None:
     unknown = recipe(table, adversarial={"inputs": ["xray"]})
     with pytest.raises(FuselineError, match=r"adversarial\.inputs"):
         api.train(unknown, out=tmp_path / "a", quiet=True)
+    lost = recipe(table)
+    lost["inputs"]["note"]["augment"] = {"synonyms": "nowhere.csv"}
+    with pytest.raises(FuselineError, match=r"nowhere\.csv"):
+        api.train(lost, out=tmp_path / "c", quiet=True)
     sides = made.recipe(
         table,
         inputs={n: made.INPUTS[n] for n in ("note", "vitals")},

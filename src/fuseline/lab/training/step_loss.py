@@ -21,7 +21,7 @@ from fuseline.modalities import Modality
 from fuseline.recipe import TrainingSpec
 
 
-class Lesson:
+class StepLoss:
     """The loss of a step. The same (seed, step, rows), the same loss."""
 
     def __init__(self, spec: TrainingSpec, augmenter: Augmenter | None, modalities: Mapping[str, Modality]) -> None:
@@ -65,7 +65,7 @@ class Lesson:
         return mixed.share * own + (1 - mixed.share) * other
 
 
-def make_lesson(prepared: Prepared, model: FusionModel) -> Lesson:
+def make_step_loss(prepared: Prepared, model: FusionModel) -> StepLoss:
     """Raises FuselineError ``bad_recipe`` where the task cannot have what the recipe wants."""
     spec, modalities = prepared.recipe.training, prepared.parser.modalities
     if spec.mixup and not model.head.mixes:
@@ -75,4 +75,4 @@ def make_lesson(prepared: Prepared, model: FusionModel) -> Lesson:
     if unknown:
         message = f"training.adversarial.inputs: there is no input {unknown[0]!r}"
         raise FuselineError("bad_recipe", message, f"there are {', '.join(model.names)}")
-    return Lesson(spec, make_augmenter(prepared.plans, modalities, prepared.reader, spec.seed), modalities)
+    return StepLoss(spec, make_augmenter(prepared.plans, modalities, prepared.reader, spec.seed), modalities)
