@@ -24,7 +24,7 @@ from torch import nn
 import fuseline
 
 LIBRARIES = ("torch", "transformers", "numpy")
-CODE = ("modalities", "data", "lab/encoders", "lab/series.py", "lab/tokens.py", "lab/training/reader.py")
+CODE = ("modalities", "data", "lab/encoders", "lab/series.py", "lab/tokens.py", "lab/training/encode.py")
 """of the package: a change to any of these files makes all tokens anew"""
 _NOT_OURS = ("_name_or_path", "transformers_version")
 """of a transformers configuration: says nothing of the computation"""

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.training.cache import Cache, Kept, cell_key
 from fuseline.lab.training.disk.shelf import Shelf
+from fuseline.lab.training.encode import device_of, encode_cell, same
 from fuseline.lab.training.identity import arrays_digest, encoder_digest, is_frozen
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser, said_of
@@ -88,7 +88,7 @@ class Reader:
         self._shelves.pop(name, None)
         self._steady.discard(name)
         self._forget_rows()
-        if self.cache.store is not None and is_frozen(encoder) and _device(encoder).type == "cpu":
+        if self.cache.store is not None and is_frozen(encoder) and device_of(encoder).type == "cpu":
             about = {
                 "encoder": type(encoder).__qualname__,
                 "input": name,
@@ -154,33 +154,14 @@ class Reader:
     def _is_steady(self, name: str, arrays: dict[str, np.ndarray], kept: Kept) -> bool:
         """Whether the encoder says the same twice, tried once: chance inside it must not be kept for good."""
         if name not in self._steady and name not in self.unsteady:
-            again = self._encode(name, arrays)
-            same = _same(kept.values_TD, again.values_TD) and _same(kept.mask_T, again.mask_T)
-            same &= all(_same(kept.aside[k], again.aside[k]) for k in kept.aside)
-            (self._steady if same else self.unsteady).add(name)
-            if not same:
+            steady = same(kept, self._encode(name, arrays))
+            (self._steady if steady else self.unsteady).add(name)
+            if not steady:
                 self._shelves.pop(name, None)
         return name in self._steady
 
     def _encode(self, name: str, arrays: dict[str, np.ndarray]) -> Kept:
-        """One cell at a time and in one thread, so that what is kept depends on that cell alone: the number of threads
-        changes the last bits of a convolution. Cells are spread over threads instead."""
-        encoder = self.frozen[name][1]
-        device = _device(encoder)
-        with torch.inference_mode(), self._one_thread():
-            tokens = encoder(**{k: torch.from_numpy(v).to(device) for k, v in arrays.items()})
-        aside = {k: v[0].cpu().numpy().copy() for k, v in (tokens.aside or {}).items()}
-        values_TD, mask_T = tokens.values_BTD[0].float().cpu(), tokens.mask_BT[0].bool().cpu()
-        return Kept(values_TD.numpy().copy(), mask_T.numpy().copy(), aside)
-
-    @contextmanager
-    def _one_thread(self) -> Iterator[None]:
-        """For the calling thread: torch counts its threads for each thread that calls it."""
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(self._torch_threads)
+        return encode_cell(self.frozen[name][1], arrays, self._torch_threads)
 
     def read(self, rows: Sequence[int] | np.ndarray, *, targets: bool = True) -> list[Row]:
         """Read rows in the given order. A bad cell is the row's `error`, never an exception."""
@@ -306,12 +287,3 @@ def _joined(name: str, rows: Sequence[Row]) -> dict[str, np.ndarray] | None:
         return {key: np.concatenate([arrays[key] for arrays in own]) for key in own[0]}
     except ValueError:
         return None
-
-
-def _device(encoder: Encoder) -> torch.device:
-    return next((p.device for p in encoder.parameters()), torch.device("cpu"))
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """To the bit: NaN is NaN."""
-    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
