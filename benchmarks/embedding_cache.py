@@ -60,6 +60,9 @@ def recipe_of(name: str, epochs: int, cache: Path | None, **split: Any) -> Recip
     training = {"epochs": epochs, "patience": epochs, "precision": "float32", "loggers": [], **kept}
     table = {"path": str(DATA / name / "table.csv"), "media_root": str(DATA / name)}
     base = TABLES[name]
+    if base["task"]["target"] == "category":  # all of them, though some rows of a class may all be left out
+        classes = sorted(set(Table.open(DATA / name / "table.csv").column("category").to_list()))
+        base = {**base, "task": {**base["task"], "classes": classes}}
     return parse_recipe(
         {**base, "table": table, "split": {**base["split"], **split}, "training": training, "evaluation": LEAN}
     )
@@ -184,13 +187,12 @@ def main() -> None:
         rows = np.arange(0, whole.n_rows, args.every)
         table = whole if args.every == 1 else Table.open(whole.take(rows, whole.columns))
         with tempfile.TemporaryDirectory() as folder:
-            work, off, lines = Path(folder), None, []
+            work, off, title = Path(folder), None, f"{name}, {len(rows)} rows, {args.epochs} epochs"
             if "epochs" in parts:
                 off, lines = epochs_of(name, table, args.epochs, work)
+                tell(title, lines, None)
             if "search" in parts:
-                lines += search_of(name, table, args.epochs, args.trials, work, off)
-            if lines:
-                tell(f"{name}, {len(rows)} rows, {args.epochs} epochs", lines, None)
+                tell(title, search_of(name, table, args.epochs, args.trials, work, off), None)
             if "kill" in parts:
                 tell(f"{name}, killed while encoding", killed(name, work), None)
 
