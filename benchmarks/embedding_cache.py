@@ -147,7 +147,7 @@ def killed(name: str, work: Path) -> list[dict[str, Any]]:
     kept, recipe = work / "killed", work / "killed.yaml"
     recipe.write_text(dump_recipe(recipe_of(name, 2, kept)), encoding="utf-8")
     command = [sys.executable, "-m", "fuseline", "train", str(recipe), "--quiet", "--out"]
-    process = subprocess.Popen([*command, str(work / "killed-run")])
+    process = subprocess.Popen([*command, str(work / "killed-run")], stdout=subprocess.DEVNULL)
     wanted = Table.open(DATA / name / "table.csv").n_rows // 3
     held = 0
     while held < wanted and process.poll() is None:
@@ -156,7 +156,7 @@ def killed(name: str, work: Path) -> list[dict[str, Any]]:
     process.send_signal(signal.SIGKILL)
     process.wait()
     held = _held(kept)
-    subprocess.run([*command, str(work / "killed-again")], check=True)
+    subprocess.run([*command, str(work / "killed-again")], check=True, stdout=subprocess.DEVNULL)
     found = json.loads((work / "killed-again" / "run.json").read_text(encoding="utf-8"))["cache"]
     return [
         {
