@@ -4,6 +4,7 @@ tune."""
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.kept import kept_outputs
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "index",
     "init",
+    "kept_outputs",
     "predict",
     "resume",
     "robustness",
