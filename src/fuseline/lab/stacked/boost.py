@@ -109,7 +109,7 @@ class _Maker:
 
     def label(self, k: int, train: Rows | None, val: Rows | None) -> None:
         assert train is not None
-        share = (train.weights_N * (train.targets > 0)).sum() + 0.5, (train.weights_N * (train.targets <= 0)).sum() + 0.5
+        share = [(train.weights_N * own_N).sum() + 0.5 for own_N in (train.targets > 0, train.targets <= 0)]
         if min(share) < 1:
             self.forest.base_K[k] = np.log(share[0] / share[1])
             return
@@ -158,7 +158,10 @@ class _Maker:
         if stops:
             assert val is not None
             more = {"X_val": val.features_NF, "y_val": val.targets, "sample_weight_val": val.weights_N}
-        model.fit(train.features_NF, train.targets, sample_weight=train.weights_N, **more)
+        # scikit-learn cannot cut a column into bins that no row has; as a constant, it is never split by.
+        empty_F = np.isnan(train.features_NF).all(axis=0)
+        given_NF = np.where(empty_F, np.float32(0.0), train.features_NF)
+        model.fit(given_NF, train.targets, sample_weight=train.weights_N, **more)
         kept = len(model._predictors)
         if stops:  # scores: before the first round, then after each
             kept = int(np.argmax(model.validation_score_))

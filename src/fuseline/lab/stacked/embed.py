@@ -1,5 +1,7 @@
-"""Mean tokens of rows, kept on disk as they are made: an interrupt repeats one chunk. Dimensions: N rows, M inputs, D an
-encoder's width."""
+"""Mean tokens of rows, kept on disk as they are made: an interrupt repeats one chunk.
+
+Dimensions: N rows, M inputs, D an encoder's width.
+"""
 
 from __future__ import annotations
 

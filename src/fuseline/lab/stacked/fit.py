@@ -1,11 +1,13 @@
-"""From trained (or frozen) encoders to boosted trees over their embeddings. Dimensions: N rows, M inputs, D an encoder's
-width, O linear answers, F features."""
+"""From trained (or frozen) encoders to boosted trees over their embeddings.
+
+Dimensions: N rows, M inputs, D an encoder's width, O linear answers, F features.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,9 +95,7 @@ def _fit(prepared: Prepared, base: FusionModel, file: Path, chunks: Path, voice:
     rows = {part: own for part in ("train", "val") if len(own := prepared.rows(part))}
     tables, size = _tables(prepared), max(64, spec.batch_size)
     seen = {
-        part: embed(
-            base, tables, prepared.reader, own, chunks, batch_size=size, voice=voice, title=f"embedding {part}"
-        )
+        part: embed(base, tables, prepared.reader, own, chunks, batch_size=size, voice=voice, title=f"embedding {part}")
         for part, own in rows.items()
     }
     groups_N = None if prepared.groups is None else prepared.groups[rows["train"]]
@@ -108,7 +108,7 @@ def _fit(prepared: Prepared, base: FusionModel, file: Path, chunks: Path, voice:
     # Of training rows, linear answers by models that did not see them: others would look surer than they are.
     features["train"] = _replaced(fusion, features["train"], held_out, seen["train"].present_NM)
     voice.say(f"boosting trees over {features['train'].shape[1]} features")
-    shown = with_hidden(features["train"], seen["train"], fusion.owner_F, spec.seed)
+    shown = with_hidden(features["train"], seen["train"], fusion.owners, spec.seed)
     val = seen.get("val")
     checked = None if val is None else Rows(features["val"], val.targets, np.ones(len(val.targets)))
     made = boost(task, shown, checked, config, categories=fusion.categories, seed=spec.seed)
@@ -163,7 +163,7 @@ def _wanted(prepared: Prepared, targets: np.ndarray) -> np.ndarray:
     if targets.ndim == 2:
         return targets.astype(np.float64)
     assert isinstance(task, Classification)
-    return np.eye(len(task.classes))[targets.astype(int)]
+    return np.asarray(np.eye(len(task.classes))[targets.astype(int)])
 
 
 def _table(modality: Any, cells_ND: np.ndarray, seed: int) -> Arrays:
@@ -201,7 +201,7 @@ def _replaced(
     out = features_NF.copy()
     for m, answers in enumerate(held_out):
         if answers.shape[1]:
-            places = np.flatnonzero(fusion.owner_F == m)[-answers.shape[1] - 1 : -1]  # behind them stands its presence
+            places = np.flatnonzero(fusion.owners == m)[-answers.shape[1] - 1 : -1]  # behind them stands its presence
             out[np.ix_(present_NM[:, m], places)] = answers
     return out
 

@@ -123,15 +123,15 @@ class StackedFusion(Fusion):
         return sum(len(part.get_buffer("code_CV")) for part in self.parts if isinstance(part, Raw))
 
     @property
-    def owner_F(self) -> np.ndarray:
-        """Which input each feature is of."""
+    def owners(self) -> np.ndarray:
+        """Which input each feature (F,) is of."""
         parts = [part for part in self.parts if isinstance(part, (Raw, Reduced))]
         categories = [m for m, p in enumerate(parts) if isinstance(p, Raw) for _ in p.get_buffer("code_CV")]
         numbers = [m for m, part in enumerate(parts) for _ in part.computed]
         return np.array([*categories, *numbers, *range(len(parts))])
 
     @property
-    def computed_F(self) -> Tensor:
-        """Which features are the outcome of arithmetic, and so differ in their last digits between machines."""
+    def computed(self) -> Tensor:
+        """Which features (F,) are the outcome of arithmetic, and so differ in their last digits between machines."""
         numbers = [flag for part in self.parts if isinstance(part, (Raw, Reduced)) for flag in part.computed]
         return torch.tensor([False] * self.categories + numbers + [False] * len(self.parts))

@@ -47,9 +47,6 @@ class StackedConfig(Frozen):
     trees: TreesConfig = TreesConfig()
 
 
-assert StackedConfig.model_fields["base"].annotation == Literal[FUSIONS], "the two lists of fusions differ"
-
-
 def boosts(recipe: Recipe) -> bool:
     """Whether trees are boosted in this recipe's run."""
     return recipe.fusion.kind in BOOSTED

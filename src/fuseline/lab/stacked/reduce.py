@@ -1,5 +1,7 @@
-"""From training rows' embeddings to a few features of each. Dimensions: N rows, D an encoder's width, R rank, P principal
-components, O linear answers."""
+"""From training rows' embeddings to a few features of each.
+
+Dimensions: N rows, D an encoder's width, R rank, P principal components, O linear answers.
+"""
 
 from __future__ import annotations
 

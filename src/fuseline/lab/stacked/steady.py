@@ -13,7 +13,8 @@ from fuseline.lab.stacked.head import TreeHead
 from fuseline.modalities.rows import RowParser
 
 MARGIN = 1e-4
-"""Two machines' embeddings differ by some 1e-6 of their spread, which is 1; a threshold within this may fall otherwise."""
+"""Two machines' embeddings differ by some 1e-6 of their spread, which is 1: a threshold as near as this may fall
+otherwise."""
 
 
 @torch.no_grad()
@@ -34,6 +35,6 @@ def steady_rows(
         present_BM = torch.from_numpy(arrays.pop("present"))
         tokens = model.encode({k: torch.from_numpy(v) for k, v in arrays.items()})
         features_BF = model.fusion(tokens, present_BM).tokens_BTD[:, 0]
-        margin_B = model.head.trees.margin(features_BF, model.fusion.computed_F)
+        margin_B = model.head.trees.margin(features_BF, model.fusion.computed)
         kept += [row for row, margin in zip(own, margin_B.tolist(), strict=True) if margin > MARGIN]
     return kept, len(rows) - len(kept)

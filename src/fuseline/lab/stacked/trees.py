@@ -46,7 +46,8 @@ class Trees(nn.Module):
             self.register_buffer(name, torch.tensor(arrays[name], dtype=torch.int64), persistent=False)
         for name in ("threshold_N", "value_N", "right_SV"):
             self.register_buffer(name, torch.tensor(arrays[name], dtype=torch.float32), persistent=False)
-        self.register_buffer("missing_left_N", torch.tensor(arrays["missing_left_N"], dtype=torch.bool), persistent=False)
+        left_N = torch.tensor(arrays["missing_left_N"], dtype=torch.bool)
+        self.register_buffer("missing_left_N", left_N, persistent=False)
         self.base_K = nn.Parameter(torch.tensor(arrays["base_K"], dtype=torch.float32), requires_grad=False)
         self.depth = _depth(arrays)
 
