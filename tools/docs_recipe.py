@@ -47,9 +47,9 @@ training: {epochs: 30}
 ```
 """
 
-STACKED = """Boosted trees over the encoders' embeddings and the raw cells (docs/stacking.md); auto: those or the model
-trained end to end, whichever does better on validation rows. `fusion: auto` is short for `fusion: {kind: auto}`.""".replace(
-    "\n", " "
+STACKED = (
+    "Boosted trees over the encoders' embeddings and the raw cells (docs/stacking.md); auto: those or the model "
+    "trained end to end, whichever does better on validation rows. `fusion: auto` is short for `fusion: {kind: auto}`."
 )
 
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "none", Any: "anything"}

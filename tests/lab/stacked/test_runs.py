@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import made
 import numpy as np
@@ -16,7 +16,9 @@ from fuseline import api
 from fuseline.errors import FuselineError
 from fuseline.lab.compress.subject import rebuild
 from fuseline.lab.export.openvino import write_openvino
+from fuseline.lab.fusion import FUSIONS
 from fuseline.lab.stacked import fit as fitting
+from fuseline.lab.stacked.options import StackedConfig
 from fuseline.package import read_package
 from fuseline.recipe import parse_recipe
 
@@ -149,6 +151,6 @@ def test_what_cannot_be_boosted_is_refused(more: dict[str, Any], code: str, word
 
 def test_one_word_is_a_fusion() -> None:
     given = {"inputs": {"a": {"modality": "text"}}, "task": {"kind": "classification", "target": "y"}}
-    assert (
-        parse_recipe({**given, "fusion": "auto"}).fusion == parse_recipe({**given, "fusion": {"kind": "auto"}}).fusion
-    )
+    short, long = (parse_recipe({**given, "fusion": f}) for f in ("auto", {"kind": "auto"}))
+    assert short == long
+    assert StackedConfig.model_fields["base"].annotation == Literal[FUSIONS]

@@ -150,11 +150,10 @@ def test_a_threshold_is_rounded_down_so_that_no_number_changes_sides(threshold: 
 def test_the_margin_is_the_distance_to_the_nearest_threshold_met() -> None:
     forest = {
         "feature_N": np.array([0, 0, 0, 1, 0]), "threshold_N": np.array([1.0, 0, 0, 5.0, 0]),
-        "left_N": np.array([1, 1, 3, 1, 4]), "right_N": np.array([2, 1, 3, 4, 4]),
+        "left_N": np.array([1, 1, 3, 1, 4]), "right_N": np.array([3, 1, 3, 4, 4]),
         "missing_left_N": np.zeros(5), "value_N": np.arange(5.0), "root_T": np.array([0]), "output_T": np.array([0]),
         "category_S": np.zeros(0), "right_SV": np.zeros((0, 2)), "base_K": np.zeros(1),
     }  # fmt: skip
-    forest["right_N"][0] = 3
     trees = Trees(forest)
     x_BF = torch.tensor([[0.5, 5.0], [1.5, 5.25], [float("nan"), 9.0]])
     assert trees.margin(x_BF, torch.tensor([True, True])).tolist() == [0.5, 0.25, 4.0]

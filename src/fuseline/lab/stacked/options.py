@@ -44,7 +44,7 @@ class StackedConfig(Frozen):
         description="the fusion that is trained end to end; the other keys of `fusion` are its. stacked: only where an "
         "encoder trains (tune: lora or full)",
     )
-    trees: TreesConfig = TreesConfig()
+    trees: TreesConfig = Field(TreesConfig(), description="what is boosted; its keys are below")
 
 
 def boosts(recipe: Recipe) -> bool:
