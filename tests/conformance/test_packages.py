@@ -1,26 +1,54 @@
-"""Every kind as a package answers it: onnxruntime over the exported graph, through the torch-free predictor.
+"""Every kind as a package answers it: onnxruntime over the exported graph, through the torch-free predictor; and as
+plain ONNX Runtime and plain OpenVINO answer it, over the files that `fuseline export` writes.
 
-Small encoders are in the package of every fusion; every other kind of encoder and task has a package of its own.
+Small encoders are in the package of the first fusion; every other kind of encoder and task has a package of its own.
+One file, since every package costs ten seconds or more to make.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
 from conformance import checks
-from conformance.subjects import PARITY, SAME_GRAPH, Subject, cases, gap
+from conformance.subjects import PARITY, SAME_GRAPH, Case, Subject, cases, gap
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders import ENCODERS
+from fuseline.lab.export.onnxfile import write_onnx
+from fuseline.lab.export.openvino import config_of, write_openvino
+from fuseline.lab.export.parity_shapes import check_lengths
+from fuseline.lab.export.runners import OnnxFile, OpenVinoFile
 from fuseline.lab.fusion import FUSIONS
+from fuseline.package import read_package
 from fuseline.runtime import Predictor, load
 from fuseline.tasks import TASKS
 
-EXPORTED = [c for c in cases() if c.exported]
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+# All small encoders are in the model of the first fusion; the others get two inputs, both of varying length where their
+# tokens meet: an export of four takes three times as long.
+PAIRS = {"attention": made.FEW, "cross_attention": ("note", "sound")}
+LENGTHS = 6
+
+
+def _smaller(case: Case) -> Case:
+    if not case.name.startswith("fusion-"):
+        return case
+    return replace(case, inputs=PAIRS.get(case.fusion, ("note", "vitals")))
+
+
+EXPORTED = [_smaller(c) for c in cases() if c.exported]
 MOST_EXPORTS = 26
 """each costs seconds"""
+IN_PACKAGES = ("task-", "timeseries", "graph")
+"""without varying lengths of their own: one export tells as much as two"""
+FILES = [c for c in EXPORTED if not c.name.startswith(IN_PACKAGES)]
 
 every_package = pytest.mark.parametrize("subject", EXPORTED, ids=lambda c: c.name, indirect=True, scope="module")
 
@@ -44,6 +72,8 @@ def test_every_kind_has_a_package() -> None:
     assert {c.task[0] for c in EXPORTED} == set(TASKS)
     exported = {k for c in EXPORTED for k in c.encoders.values()}
     assert exported | {"small", *SAME_GRAPH} == {k for kinds in ENCODERS.values() for k in kinds}
+    assert {c.fusion for c in FILES} == set(FUSIONS)
+    assert {n for c in FILES for n in c.inputs if not c.encoders} == set(made.FEW)
     assert len(EXPORTED) <= MOST_EXPORTS
 
 
@@ -104,6 +134,39 @@ def test_answers_say_what_they_used(subject: Subject) -> None:
         assert answer.error is None
         assert answer.used == tuple(n for n in subject.names if n != hidden)
         assert answer.absent == tuple(n for n in subject.names if n == hidden)
+
+
+@pytest.mark.parametrize("subject", FILES, ids=lambda c: c.name, indirect=True, scope="module")
+def test_exports_answer_as_the_model_at_every_batch_size_and_length(subject: Subject, tmp_path: Path) -> None:
+    package = read_package(subject.package)
+    write_onnx(package, tmp_path)
+    assert write_openvino(package, tmp_path) == "onnxruntime"
+    runs = {
+        "onnxruntime": OnnxFile(tmp_path / "model.onnx", 1).run,
+        "openvino": OpenVinoFile(tmp_path / "model.xml", 1, config_of(package)).run,
+    }
+    report = check_lengths(
+        _together(dict.fromkeys(runs, subject.run_arrays)),
+        _together(runs),
+        subject.parser.modalities,
+        tolerance=PARITY,
+        most_lengths=LENGTHS,
+        rows=subject.rows[-3:],
+    )
+    assert set(report["by_batch_size"]) >= {1, 2, 3, 7, 64}
+    for name, modality in subject.parser.modalities.items():
+        for i, (letter, (low, high)) in enumerate(modality.lengths.items()):
+            assert {low, high} <= set(report["by_length"][f"{name}.{letter}" if i else name])
+
+
+def _together(runs: Mapping[str, Run]) -> Run:
+    """Several runners as one: torch then answers each batch once."""
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        once = {one: one(arrays) for one in set(runs.values())}
+        return {f"{backend}.{name}": v for backend, one in runs.items() for name, v in once[one].items()}
+
+    return run
 
 
 def _answers(predictor: Predictor, subject: Subject, cells: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_every_fusion(name: str, tmp_path: Path) -> None:
     _check(subject_of(name, tmp_path), FUSION, FUSIONS[name])
 
 
-@pytest.mark.parametrize("name", ["text-hf-bert", "image-efficientnet-lite0", "audio-hf-wav2vec2"])
+@pytest.mark.parametrize("name", ["image-efficientnet-lite0"])  # a cut BERT: test_crop.py
 def test_what_was_cut_is_exported(name: str, tmp_path: Path) -> None:
     if name not in case_names():
         pytest.skip("weights are not installed")

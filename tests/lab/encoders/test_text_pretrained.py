@@ -140,19 +140,6 @@ def test_random_weights_follow_the_seed_and_differ_from_the_file(tmp_path: Path)
     assert not HFText.Config(source="x", weights="random").pretrained
 
 
-@torch.no_grad()
-def test_bert_exports(tmp_path: Path) -> None:
-    encoder = _encoder(make_tiny("bert", tmp_path))
-    axes = {0: Dim("B", min=1, max=1024), 1: Dim("T", min=1, max=64)}
-    run = export_session(encoder, _batch(7, 4, 2), {"ids": axes, "mask": axes})
-    for lengths in ((1,), (3, 1), (64, 2, 30, 9, 1)):
-        batch = _batch(*lengths)
-        want = encoder(**batch)
-        values, mask = run(batch)
-        torch.testing.assert_close(values, want.values_BTD, atol=1e-4, rtol=1e-4)
-        assert torch.equal(mask, want.mask_BT)
-
-
 @needs_minilm
 @torch.no_grad()
 def test_minilm_is_the_sentence_embedding_and_exports() -> None:

@@ -7,13 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.export import Dim
 
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.vgg import STAGES, VGG, vgg_features
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tiny import export_session, image_modality
+from tiny import image_modality
 
 # The paper's column D with torchvision's numbers of its convolutions, written out: independent of our loop.
 VGG16 = {0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256)}
@@ -113,14 +112,3 @@ def test_batch_norms_train_only_from_scratch(tmp_path: Path) -> None:
     assert loaded.training
     assert not loaded.features[1].training
     assert torch.equal(loaded.features[0].weight, scratch.features[0].weight)
-
-
-@torch.no_grad()
-def test_exports_with_any_batch() -> None:
-    torch.manual_seed(0)
-    encoder = VGG(VGG.Config(depth=11, batch_norm=True, size=64), image_modality(64)).eval()
-    run = export_session(encoder, {"pixels": _pixels(3)}, {"pixels": {0: Dim("B", min=1, max=1024)}})
-    for batch in (1, 2, 5):
-        values, mask = run({"pixels": _pixels(batch)})
-        torch.testing.assert_close(values, encoder(pixels=_pixels(batch)).values_BTD, atol=1e-4, rtol=1e-4)
-        assert mask.all()
