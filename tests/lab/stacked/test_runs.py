@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import pytest
 import fuseline
 from fuseline import api
 from fuseline.errors import FuselineError
+from fuseline.estimators import FusionClassifier
 from fuseline.lab.compress.subject import rebuild
 from fuseline.lab.export.openvino import write_openvino
 from fuseline.lab.fusion import FUSIONS
@@ -154,3 +156,14 @@ def test_one_word_is_a_fusion() -> None:
     short, long = (parse_recipe({**given, "fusion": f}) for f in ("auto", {"kind": "auto"}))
     assert short == long
     assert StackedConfig.model_fields["base"].annotation == Literal[FUSIONS]
+
+
+def test_an_estimator_of_trees_is_pickled_and_answers_alike() -> None:
+    rng = np.random.default_rng(0)
+    x = pl.DataFrame({"a": rng.normal(size=80), "b": rng.choice(["u", "v"], 80).tolist()})
+    y = ((x["a"] > 0).to_numpy() ^ (x["b"] == "u").to_numpy()).astype(int)
+    model = FusionClassifier(fusion={"kind": "stacked", "trees": TREES}, random_state=0).fit(x, y)
+    assert model.n_iter_ == 0  # nothing is trained end to end
+    assert (model.predict(x) == y).mean() > 0.9
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.predict_proba(x), model.predict_proba(x))
