@@ -105,7 +105,7 @@ class _Fusion(BaseEstimator):
         from fuseline.lab.stacked.choose import choose, learns_end_to_end, packaged
         from fuseline.lab.stacked.options import boosts, check_stacked
         from fuseline.lab.training import loop
-        from fuseline.lab.training.cache import Cache
+        from fuseline.lab.training.disk.where import open_cache
         from fuseline.lab.training.prepare import prepare
         from fuseline.progress import voice
         from fuseline.recipe import parse_recipe
@@ -117,7 +117,7 @@ class _Fusion(BaseEstimator):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             table = Table.open(whole, absent=recipe.table.absent)
-            prepared = prepare(recipe, table, folder=folder, voice=speak, cache=Cache(self.cache_mb))
+            prepared = prepare(recipe, table, folder=folder, voice=speak, cache=open_cache(recipe.training))
             model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
             loop.keep_frozen(prepared, model, speak)
             trained = None

@@ -30,6 +30,7 @@ from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.callbacks import Watch
+from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
@@ -104,7 +105,7 @@ def run(
     record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path)
     if not resume:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    cache = Cache(recipe.training.cache_mb) if cache is None else cache
+    cache = open_cache(recipe.training) if cache is None else cache
     clock = time.monotonic()
     prepared = prepare(recipe, table, folder=folder, voice=voice, cache=cache, split=split)
     if resume and record.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
@@ -114,7 +115,7 @@ def run(
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.check_metric(prepared, model)
     loop.begin(prepared, model)
-    loop.keep_frozen(prepared, model, voice)
+    kept = loop.keep_frozen(prepared, model, voice)
     notes = prepared.notes
     learns = learns_end_to_end(prepared)
     precision = record.data.get("precision") or (loop.choose_precision(prepared, model, notes) if learns else "float32")
@@ -130,6 +131,7 @@ def run(
         parts={**{p: len(prepared.rows(p)) for p in PARTS}, "quarantined": prepared.quarantined},
         inputs=_inputs(prepared, model),
         parameters={"total": total, "trainable": trainable},
+        cache=kept,
     )
     write_json(folder / "data.json", finite(prepared.data))
     voice.say(_opening(prepared, total, trainable))
