@@ -102,6 +102,8 @@ class _Fusion(BaseEstimator):
         """Train on a frame and its targets. Raises FuselineError on what cannot be learned from."""
         from fuseline.data.table import Table
         from fuseline.lab.build import build_model
+        from fuseline.lab.stacked.choose import choose, learns_end_to_end, packaged
+        from fuseline.lab.stacked.options import boosts, check_stacked
         from fuseline.lab.training import loop
         from fuseline.lab.training.disk.where import open_cache
         from fuseline.lab.training.prepare import prepare
@@ -109,6 +111,7 @@ class _Fusion(BaseEstimator):
         from fuseline.recipe import parse_recipe
 
         recipe = parse_recipe(self._recipe(frame, task))
+        check_stacked(recipe)
         whole = frame.hstack([pl.Series(name, cells) for name, cells in targets.items()])
         speak = voice("auto" if self.verbose else "quiet")
         with tempfile.TemporaryDirectory() as name:
@@ -117,13 +120,18 @@ class _Fusion(BaseEstimator):
             prepared = prepare(recipe, table, folder=folder, voice=speak, cache=open_cache(recipe.training))
             model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
             loop.keep_frozen(prepared, model, speak)
-            trained = loop.fit(prepared, model, folder, speak, resume=False, precision="float32")
-        self.recipe_ = recipe
+            trained = None
+            if learns_end_to_end(prepared):
+                trained = loop.fit(prepared, model, folder, speak, resume=False, precision="float32")
+            if boosts(recipe):
+                best = None if trained is None else trained.best
+                model = choose(prepared, model, folder, speak, trained=best, watch=None).model
+        self.recipe_ = packaged(recipe, model)
         self.model_ = model.cpu().eval()
         self.parser_ = prepared.parser
         self.task_ = prepared.task
         self.profile_ = prepared.profile
-        self.n_iter_ = len(trained.history)
+        self.n_iter_ = 0 if trained is None else len(trained.history)
         train = prepared.rows("train")
         chosen = train[np.linspace(0, len(train) - 1, min(PARITY_ROWS, len(train))).astype(int)]
         self.parity_rows_ = self._parsed(frame[chosen.tolist()].to_dicts(), 0)

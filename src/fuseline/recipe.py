@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fuseline.errors import FuselineError, closest
 
@@ -241,6 +241,12 @@ class Recipe(Frozen):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     tune: TuneSpec | None = None
+
+    @field_validator("fusion", mode="before")
+    @classmethod
+    def _one_word(cls, given: Any) -> Any:
+        """`fusion: auto` is short for `fusion: {kind: auto}`."""
+        return {"kind": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _names(self) -> Recipe:

@@ -19,6 +19,7 @@ from fuseline.lab.encoders.tuning import apply_tuning
 from fuseline.lab.fusion import fusion_class
 from fuseline.lab.heads import head_class
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.options import end_to_end
 from fuseline.modalities import Modality, modality_class
 from fuseline.recipe import Frozen, Recipe, read_options
 from fuseline.tasks import Task, task_class
@@ -144,7 +145,11 @@ def _needs(recipe: Recipe) -> Mapping[str, Mapping[str, Any]]:
 def build_model(
     recipe: Recipe, plans: Mapping[str, Plan], modalities: Mapping[str, Modality], task: Task
 ) -> FusionModel:
-    """The model with fresh (or pretrained) weights; the recipe's training seed fixes all of them."""
+    """The model with fresh (or pretrained) weights; the recipe's training seed fixes all of them.
+
+    Where the recipe boosts trees (`fusion: stacked`, `auto`), this is the model that is trained end to end.
+    """
+    recipe = end_to_end(recipe)
     torch.manual_seed(recipe.training.seed)
     options = recipe.fusion.options
     shared = {k: options.pop(k) for k in ModelOptions.model_fields if k in options}

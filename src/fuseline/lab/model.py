@@ -25,6 +25,11 @@ class Adapter(nn.Module):
         return tokens._replace(values_BTD=self.project(self.drop(self.norm(tokens.values_BTD))))
 
 
+def own_arrays(name: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One input's arrays of `<input>.<array>`, by their own names."""
+    return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
+
+
 def _kept(own: Mapping[str, Tensor]) -> Tokens:
     aside = {key.removeprefix("aside."): value for key, value in own.items() if key.startswith("aside.")}
     return Tokens(own["tokens"], own["tokens_mask"], aside or None)
@@ -57,21 +62,30 @@ class FusionModel(nn.Module):
         self.names = tuple(names)
         # Lists, not dicts by name: an input may be called "keys" or "training".
         self.encoders = nn.ModuleList(encoders)
-        self.adapters = nn.ModuleList(Adapter(e.width, width, dropout) for e in encoders)
+        self.adapters = nn.ModuleList(
+            Adapter(e.width, width, dropout) if fusion.adapted else nn.Identity() for e in encoders
+        )
         self.fusion = fusion
         self.head = head
         head.meet(dict(zip(self.names, encoders, strict=True)))
 
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
-        return {name: self.encode_input(name, own_arrays(name, arrays)) for name in self.names}
+        encoded = self.encoded(arrays)
+        return {name: adapter(encoded[name]) for name, adapter in zip(self.names, self.adapters, strict=True)}
+
+    def encoded(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
+        """The encoders' own tokens, each as wide as its encoder makes them."""
+        return {name: self._encoded(name, own_arrays(name, arrays)) for name in self.names}
 
     def encode_input(self, name: str, own: Mapping[str, Tensor]) -> Tokens:
         """One input's tokens, from its arrays by their own names."""
-        place = self.names.index(name)
-        kept: Tokens = _kept(own) if "tokens" in own else self.encoders[place](**own)
+        tokens: Tokens = self.adapters[self.names.index(name)](self._encoded(name, own))
+        return tokens
+
+    def _encoded(self, name: str, own: Mapping[str, Tensor]) -> Tokens:
+        tokens: Tokens = _kept(own) if "tokens" in own else self.encoders[self.names.index(name)](**own)
         if self.head.reads_encoded:
-            kept = kept._replace(aside={**(kept.aside or {}), "encoded": kept.values_BTD})
-        tokens: Tokens = self.adapters[place](kept)
+            tokens = tokens._replace(aside={**(tokens.aside or {}), "encoded": tokens.values_BTD})
         return tokens
 
     def forward(self, arrays: Mapping[str, Tensor], present_BM: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from fuseline.lab.compress.candidate import key_of
 from fuseline.lab.compress.distil import distil
 from fuseline.lab.compress.subject import Subject
 from fuseline.lab.compress.teacher import Teacher
+from fuseline.lab.fusion import FUSIONS
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.options import boosts
 from fuseline.lab.training.prepare import Prepared
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, parse_recipe
@@ -59,6 +61,9 @@ def student_of(recipe: Recipe, subject: Subject) -> Student:
             f"the student's input {(unknown or foreign)[0]!r} is not the model's",
             f"a student reads some of the model's inputs, under their names: {', '.join(subject.names)}",
         )
+    if boosts(recipe):
+        message = f"fusion: {recipe.fusion.kind}: boosted trees cannot learn from another model's answers"
+        raise FuselineError("bad_recipe", message, f"a student's fusion is one of {', '.join(FUSIONS)}")
     data = recipe.model_dump()
     mine = subject.prepared.recipe
     data["table"], data["split"] = mine.table.model_dump(), mine.split.model_dump()

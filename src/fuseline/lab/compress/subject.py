@@ -22,6 +22,7 @@ from fuseline.lab.compress.crop import crop
 from fuseline.lab.compress.shapes import fit_shapes
 from fuseline.lab.export.parity import difference
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.options import boosts
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.prepare import Prepared, fold_rows, split_rows
 from fuseline.lab.training.reader import Reader
@@ -92,6 +93,12 @@ def rebuild(package: Package, plans: Mapping[str, Plan], parser: RowParser, task
             "already_quantised",
             f"{package.name} holds no float weights: it was compressed to other numbers",
             f"compress the model that it came from{_parent(package)}",
+        )
+    if boosts(package.recipe):
+        raise FuselineError(
+            "cannot_rebuild",
+            f"{package.name} answers by boosted trees (fusion: stacked), which nothing here makes smaller",
+            "compress a model that was trained end to end, e.g. with fusion: attention; it is the encoders that cost",
         )
     # A package's adapters are merged into its weights.
     merged = {n: replace(p, tune="full" if p.tune == "lora" else p.tune, lora={}) for n, p in plans.items()}

@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from fuseline.errors import FuselineError
 from fuseline.lab.decoders.base import Decoder
 from fuseline.lab.encoders.base import Encoder
+from fuseline.lab.export.trees import plant
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.head import TreeHead
 from fuseline.lab.steps import decoder_of
 from fuseline.modalities import Modality
 from fuseline.package.format import STEP
@@ -158,6 +160,8 @@ def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
     seen: dict[int, str] = {}
     unique = {k: (v.clone() if seen.setdefault(v.data_ptr(), k) != k else v) for k, v in state.items() if v.numel()}
     save_file(unique, path, metadata={"format": "pt"})
+    if isinstance(model.head, TreeHead):
+        plant(graphs[GRAPH], model.head.trees)
     for name, proto in graphs.items():
         link_weights(proto, path)
         strip(proto)

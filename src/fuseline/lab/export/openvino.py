@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
+from fuseline.lab.export.nodes import ML
 from fuseline.lab.export.onnxfile import read_graph
 from fuseline.package import Package, read_member
 from fuseline.runtime.openvino import GRAPH, IN_FLOAT, WEIGHTS, import_openvino, open_core, options_for
@@ -20,7 +21,13 @@ def write_openvino(package: Package, folder: Path) -> str:
             (folder / name).write_bytes(read_member(package, member))
         return "openvino"
     ov = import_openvino()
-    read_graph(package)  # OpenVINO follows whatever the graph names as its weights
+    proto = read_graph(package)  # OpenVINO follows whatever the graph names as its weights
+    if any(node.domain == ML for node in proto.graph.node):
+        raise FuselineError(
+            "cannot_export",
+            f"{package.name} answers by boosted trees (fusion: stacked), which OpenVINO does not have",
+            "export it --to onnx, or train with another fusion, e.g. attention",
+        )
     try:
         model = ov.convert_model(package.folder / "graph.onnx")
     except Exception as error:  # its frontend raises many private types

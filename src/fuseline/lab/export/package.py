@@ -18,6 +18,7 @@ from fuseline.lab.export.card import model_card
 from fuseline.lab.export.graph import export_graph
 from fuseline.lab.export.parity import replay
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.steady import steady_rows
 from fuseline.lab.steps import steps_of, to_numpy
 from fuseline.modalities.rows import RowParser
 from fuseline.package import Package, write_package
@@ -67,6 +68,7 @@ def export_package(
     rows = [*rows, dict.fromkeys(parser.names)]  # a row without anything must agree, too
     for hidden in parser.names[: len(rows) - 1]:
         rows.append({**rows[0], hidden: None})
+    rows, unsteady = steady_rows(model, parser, rows)
     expected = expected_outputs(model, parser, rows, task=task)
     new = target.with_name(target.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
@@ -94,6 +96,8 @@ def export_package(
         unproven = {"rows": 0, "max_abs_difference": 0.0, "tolerance": recipe.evaluation.tolerance}
         seal(unproven)
         parity = replay(load(new), rows, expected, tolerance=recipe.evaluation.tolerance)
+        if unsteady:
+            parity["left_out"] = unsteady
         seal(parity)
         replace_folder(new, target)
     finally:

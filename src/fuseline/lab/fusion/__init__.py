@@ -6,6 +6,8 @@ from fuseline.errors import unknown_kind
 from fuseline.lab.fusion.base import Fusion
 
 FUSIONS = ("sum", "concat", "gated", "low_rank", "attention", "cross_attention")
+BOOSTED = ("stacked", "auto")
+"""kinds of `fusion` that are no layers of a network: boosted trees, see fuseline.lab.stacked"""
 
 
 def fusion_class(kind: str) -> type[Fusion]:
@@ -35,4 +37,4 @@ def fusion_class(kind: str) -> type[Fusion]:
 
             return CrossAttentionFusion
         case _:
-            raise unknown_kind("fusion", kind, FUSIONS)
+            raise unknown_kind("fusion", kind, (*FUSIONS, *BOOSTED))

@@ -19,6 +19,8 @@ class Fusion(nn.Module):
     """
 
     Config: ClassVar[type[Frozen]]
+    adapted: ClassVar[bool] = True
+    """whether it wants all tokens brought to the model's width; else as wide as each encoder makes them"""
 
     def __init__(self, config: Any, *, names: tuple[str, ...], width: int) -> None:
         super().__init__()

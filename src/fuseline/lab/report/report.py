@@ -178,6 +178,8 @@ def _model_line(files: RunFiles) -> str:
     found = mapping(files.run.get("parameters"))
     total, trained = number(found.get("total")), number(found.get("trainable"))
     fusion = clean(mapping(files.recipe.get("fusion")).get("kind") or "", 40)
+    if chosen := str(mapping(files.run.get("choice")).get("chosen") or ""):
+        fusion += ": boosted trees over embeddings and cells" if chosen == "stacked" else ": end to end was better"
     parts = [f"Fused by {fusion}" if fusion else "", f"{amount(total)} parameters in all" if total else ""]
     parts.append(f"{amount(trained)} of them trained" if total and trained is not None else "")
     return ", ".join(p for p in parts if p) + "." if any(parts) else "Inputs and their encoders."
@@ -195,6 +197,7 @@ def learning(files: RunFiles) -> tuple[str, list[Plot]]:
         sentence = f"The kept model is that of step {count(step)}, where validation {label(said_of)} was {fmt(value)}."
         if (spent := number(mapping(files.run.get("seconds")).get("train"))) is not None:
             sentence += f" Training took {seconds(spent)}."
+    sentence += _boosted(files)
     losses = [_line(rows, "train_loss", "training"), _line(rows, "val_loss", "validation")]
     plots = []
     if shown := [line for line in losses if line is not None]:
@@ -203,6 +206,19 @@ def learning(files: RunFiles) -> tuple[str, list[Plot]]:
         mark = (step, value) if step is not None and value is not None else None
         plots.append(curves(f"Validation {label(metric)}", [line], "step", label(metric), best=mark))
     return sentence, plots
+
+
+def _boosted(files: RunFiles) -> str:
+    """What the boosted trees reached on validation rows, and the model trained end to end, where there was one."""
+    choice = mapping(files.run.get("choice"))
+    ours, theirs, trees = (number(choice.get(key)) for key in ("stacked", "end_to_end", "trees"))
+    if trees is None:
+        return ""
+    text = f" {count(trees)} boosted trees"
+    if ours is not None:
+        text += f" reached a validation {label(str(choice.get('metric') or ''))} of {fmt(ours)}"
+        text += f", the model trained end to end {fmt(theirs)}" if theirs is not None else ""
+    return text + (": the trees answer." if choice.get("chosen") == "stacked" else ": the trees were left aside.")
 
 
 def _line(rows: list[dict[str, float]], column: str, name: str) -> Line | None:

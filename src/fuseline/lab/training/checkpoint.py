@@ -96,9 +96,10 @@ def trained_state(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
     return {n: t.detach().cpu().clone() for n, t in model.state_dict().items() if n in names}
 
 
-def save_weights(state: dict[str, Tensor], path: Path) -> None:
+def save_weights(state: dict[str, Tensor], path: Path, *, said: str | None = None) -> None:
+    """`said`: a text that travels along, as `said` of the file's metadata."""
     new = path.with_suffix(".new")
-    save_file({k: v.contiguous() for k, v in state.items()}, new)
+    save_file({k: v.contiguous() for k, v in state.items()}, new, metadata=None if said is None else {"said": said})
     os.replace(new, path)
 
 

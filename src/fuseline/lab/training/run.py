@@ -25,6 +25,9 @@ from fuseline.lab.export import export_package
 from fuseline.lab.model import FusionModel
 from fuseline.lab.report import write_report
 from fuseline.lab.robustness.measure import write_robustness
+from fuseline.lab.stacked.choose import choose, learns_end_to_end, packaged
+from fuseline.lab.stacked.options import boosts, check_stacked
+from fuseline.lab.stacked.raw import RawTable
 from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
@@ -100,6 +103,7 @@ def run(
 
     Raises FuselineError on anything the user can mend, KeyboardInterrupt after Ctrl-C (then `resume` goes on).
     """
+    check_stacked(recipe)
     record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path)
     if not resume:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
@@ -115,10 +119,12 @@ def run(
     loop.begin(prepared, model)
     kept = loop.keep_frozen(prepared, model, voice)
     notes = prepared.notes
-    precision = record.data.get("precision") or loop.choose_precision(prepared, model, notes)
+    learns = learns_end_to_end(prepared)
+    precision = record.data.get("precision") or (loop.choose_precision(prepared, model, notes) if learns else "float32")
     for note in notes:
         voice.say(f"· {note}")
     total, trainable = loop.parameters(model)
+    trainable = trainable if learns else 0
     record.timed("prepare", time.monotonic() - clock)
     record.save(
         fingerprint=prepared.fingerprint(),
@@ -136,10 +142,19 @@ def run(
         clock = time.monotonic()
         begin(model, recipe.training.seed, voice)
         record.timed("prepare", time.monotonic() - clock)
-    write_sheet(prepared, folder)
-    trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch)
-    record.data["seconds"]["train"] = round(trained.seconds, 2)
-    record.save(stage="trained", best=trained.best)
+    best = None
+    if learns:
+        write_sheet(prepared, folder)
+        trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch)
+        record.data["seconds"]["train"] = round(trained.seconds, 2)
+        best = trained.best
+    if boosts(recipe):
+        clock = time.monotonic()
+        choice = choose(prepared, model, folder, voice, trained=best, watch=watch)
+        record.timed("boost", time.monotonic() - clock)
+        model, best = choice.model, choice.best
+        record.save(choice=choice.facts, inputs=_inputs(prepared, model))
+    record.save(stage="trained", best=best)
 
     clock = time.monotonic()
     metrics = _evaluate(prepared, model, folder, voice)
@@ -175,8 +190,8 @@ def _inputs(prepared: Prepared, model: FusionModel) -> list[dict[str, Any]]:
                 "name": name,
                 "modality": plan.modality,
                 "columns": list(prepared.parser.modalities[name].columns),
-                "encoder": plan.encoder,
-                "tune": plan.tune,
+                "encoder": "cells" if isinstance(encoder, RawTable) else plan.encoder,
+                "tune": "none" if isinstance(encoder, RawTable) else plan.tune,
                 "parameters": total,
                 "trainable": trainable,
             }
@@ -275,7 +290,7 @@ def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record
         parsed.append(got.values)
     export_package(
         model,
-        recipe=prepared.recipe,
+        recipe=packaged(prepared.recipe, model),
         parser=prepared.parser,
         task=prepared.task,
         rows=parsed,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from fuseline.errors import FuselineError
 from fuseline.lab.fusion import FUSIONS
+from fuseline.lab.stacked.options import boosts
 from fuseline.recipe import Numbers, Recipe, parse_recipe
 
 Space = dict[str, Numbers | tuple[Any, ...]]
@@ -37,7 +38,13 @@ def default_space(recipe: Recipe) -> Space:
     }
     # Options of one kind of fusion alone would not hold for another.
     own = set(recipe.fusion.options) - {"width", "input_dropout", "head_dropout", "modality_dropout", "dropout"}
-    if not own:
+    if boosts(recipe):
+        space |= {
+            "fusion.trees.learning_rate": Numbers(low=0.02, high=0.2, log=True),
+            "fusion.trees.leaves": (4, 8, 15, 31),
+            "fusion.trees.components": (8, 16, 32, 64),
+        }
+    elif not own:
         space["fusion.kind"] = tuple(FUSIONS)
     if recipe.task.kind == "classification":
         space["task.label_smoothing"] = Numbers(low=0.0, high=0.2)
