@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.checkpoint import trained_names
 from fuseline.lab.training.reader import Batch
+from fuseline.lab.training.team import Team, weighted
 from fuseline.recipe import TrainingSpec
 
 
@@ -54,8 +55,10 @@ class TrainModule(pl.LightningModule):
         interval_steps: int,
         learning_rates: dict[str, float | None],
         objective: Objective | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
+        self.team = team or Team()
         self.model = model
         self.objective = objective
         self.names = trained_names(model)
@@ -67,7 +70,9 @@ class TrainModule(pl.LightningModule):
         self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        seed_all(self.spec.seed * 1_000_003 + self.interval * self.interval_steps + batch_idx)
+        step = self.interval * self.interval_steps + batch_idx
+        # Processes must not drop the same units of other rows: each draws for itself.
+        seed_all(self.spec.seed * 1_000_003 + step + self.team.rank * 7_368_787)
         assert self.model.training, "dropout and augmentation would be off"
         assert batch.targets is not None
         loss: Tensor
@@ -77,6 +82,7 @@ class TrainModule(pl.LightningModule):
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
             outputs = self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)
+        loss = weighted(loss, batch.weight)
         self.batch_losses.append(loss.detach())
         return loss
 
@@ -95,6 +101,7 @@ class TrainModule(pl.LightningModule):
             batch.present_BM.to(device),
             None if batch.targets is None else batch.targets.to(device),
             batch.rows,
+            batch.weight,
         )
 
     def configure_optimizers(self) -> Any:
