@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import served
 from filelock import FileLock
+
+os.environ["FUSELINE_CACHE"] = "off"  # no test reads what an earlier one left in the user's cache folder
 
 
 def _once(factory: pytest.TempPathFactory, seed: int) -> Path:

@@ -103,7 +103,7 @@ class _Fusion(BaseEstimator):
         from fuseline.data.table import Table
         from fuseline.lab.build import build_model
         from fuseline.lab.training import loop
-        from fuseline.lab.training.cache import Cache
+        from fuseline.lab.training.disk.where import open_cache
         from fuseline.lab.training.prepare import prepare
         from fuseline.progress import voice
         from fuseline.recipe import parse_recipe
@@ -114,7 +114,7 @@ class _Fusion(BaseEstimator):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             table = Table.open(whole, absent=recipe.table.absent)
-            prepared = prepare(recipe, table, folder=folder, voice=speak, cache=Cache(self.cache_mb))
+            prepared = prepare(recipe, table, folder=folder, voice=speak, cache=open_cache(recipe.training))
             model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
             loop.keep_frozen(prepared, model, speak)
             trained = loop.fit(prepared, model, folder, speak, resume=False, precision="float32")

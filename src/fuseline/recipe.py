@@ -151,7 +151,15 @@ class TrainingSpec(Frozen):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: measured once a machine and model; reduced only where it gains 1.3 times or more"
     )
-    cache_mb: int = Field(512, ge=0, description="memory for decoded cells and frozen encoders' outputs; 0: off")
+    cache_mb: int = Field(
+        512, ge=0, description="memory for decoded cells and frozen encoders' outputs; 0: off, on disk too"
+    )
+    cache_folder: str | None = Field(
+        None,
+        description="where frozen encoders' outputs are kept for later runs, or off; default: $FUSELINE_CACHE, else "
+        "fuseline/tokens in the user's cache folder",
+    )
+    cache_disk_mb: int = Field(4096, ge=0, description="disk for all that is kept in cache_folder; 0: off")
     seed: int = 0
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
 

@@ -15,8 +15,19 @@ from fuseline.cli import app
 
 VERBS = {
     "init": {"--target", "--left", "--right", "--horizon", "--history", "--out", "--force"},
-    "tune": {"--table", "--trials", "--time", "--workers", "--out", "--resume", "--quiet", "--worker", "--until"},
-    "train": {"--target", "--out", "--resume", "--on-error", "--quiet"},
+    "tune": {
+        "--cache",
+        "--table",
+        "--trials",
+        "--time",
+        "--workers",
+        "--out",
+        "--resume",
+        "--quiet",
+        "--worker",
+        "--until",
+    },
+    "train": {"--cache", "--target", "--out", "--resume", "--on-error", "--quiet"},
     "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--quiet"},
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
     "index": {"--out", "--side", "--id", "--keep", "--absent", "--batch-size", "--quiet"},
@@ -102,6 +113,7 @@ VERBS = {
         "--grpc",
         "--force",
     },
+    "cache": {"--clear"},
     "monitor": set(),  # its own verbs are tested beside it
 }
 

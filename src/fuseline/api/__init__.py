@@ -3,6 +3,7 @@
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.kept import kept_outputs
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
 from fuseline.api.training import compare, resume, train
@@ -17,6 +18,7 @@ __all__ = [
     "evaluate",
     "index",
     "init",
+    "kept_outputs",
     "predict",
     "resume",
     "search",

@@ -61,6 +61,14 @@ def init(
     return draft_recipe(path, inferred, inferred.target), inferred
 
 
+def with_cache_folder(recipe: Recipe, folder: str | Path | None) -> Recipe:
+    """The recipe with another training.cache_folder; None: as it is."""
+    if folder is None:
+        return recipe
+    named = "off" if str(folder) == "off" else str(Path(folder).expanduser().absolute())
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"cache_folder": named})})
+
+
 def recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Recipe, Table, Path | None]:
     """Resolve what the caller gave: a recipe (object, dict, YAML path), or a table and its target."""
     base: Path | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fuseline.api.run import Run
-from fuseline.api.sources import PART, path_of, recipe_and_table
+from fuseline.api.sources import PART, path_of, recipe_and_table, with_cache_folder
 from fuseline.data.table import Table
 from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
@@ -36,6 +36,7 @@ def train(
     on_error: str | None = None,
     quiet: bool = False,
     cache: Cache | None = None,
+    cache_folder: str | Path | None = None,
     split: Split | None = None,
     workers: int = 1,
     engine: str = "local",
@@ -51,7 +52,10 @@ def train(
         out: the run's folder; must not hold a run. Default: runs/NAME-TIME.
         on_error: "stop" or "quarantine" instead of the recipe's table.on_error.
         quiet: say nothing.
-        cache: memory shared between runs (decoded cells, frozen encoders' tokens).
+        cache: memory shared between runs (decoded cells, frozen encoders' tokens); instead of the recipe's, the folder
+            on disk included.
+        cache_folder: where frozen encoders' tokens are kept for later runs, or "off", instead of the recipe's
+            training.cache_folder.
         split: a split made by the caller instead of the recipe's.
         workers: processes that train together (data parallel); `training.batch_size` is of all of them.
         engine: who starts them: "local" (torchrun, on this machine) or "ray" (Ray Train, on a cluster).
@@ -65,6 +69,7 @@ def train(
         data = recipe.model_dump()
         data["table"]["on_error"] = on_error
         recipe = parse_recipe(data)
+    recipe = with_cache_folder(recipe, cache_folder)
     from fuseline.lab.training.team import Team
 
     team = Team.of_environment()
@@ -229,11 +234,11 @@ def _cross_validate(
     cache: Cache | None,
     resume: bool = False,
 ) -> Run:
-    from fuseline.lab.training.cache import Cache as NewCache
+    from fuseline.lab.training.disk.where import open_cache
     from fuseline.lab.training.prepare import fold_rows
     from fuseline.lab.training.run import run
 
-    cache = cache or NewCache(recipe.training.cache_mb)
+    cache = cache or open_cache(recipe.training)
     folds: list[dict[str, Any]] = []
     splits = fold_rows(recipe, table)
     metrics: dict[str, Any] = {}

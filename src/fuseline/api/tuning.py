@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuseline.api.sources import recipe_and_table
+from fuseline.api.sources import recipe_and_table, with_cache_folder
 from fuseline.api.training import need_training
 from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
@@ -47,6 +47,7 @@ def tune(
     trials: int = 50,
     max_time: str | float | None = None,
     workers: int = 1,
+    cache_folder: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = False,
 ) -> Tuned:
@@ -60,6 +61,8 @@ def tune(
         trials: that end, given up ones included; on resuming, in all.
         max_time: seconds, or text such as "30m", "1h": no trial begins after it.
         workers: processes that run trials at the same time. The table must then be a file.
+        cache_folder: where frozen encoders' tokens are kept for all trials, or "off", instead of the recipe's
+            training.cache_folder.
         resume: the folder of a search to go on with, instead of `source`.
         quiet: say nothing.
 
@@ -69,7 +72,7 @@ def tune(
     """
     need_training()
     _need_optuna()
-    from fuseline.lab.training.cache import Cache
+    from fuseline.lab.training.disk.where import open_cache
     from fuseline.lab.tune import study as studies
     from fuseline.lab.tune.report import write_search
 
@@ -82,8 +85,9 @@ def tune(
         if source is None:
             raise FuselineError("bad_usage", "which recipe?", "give one, or the folder of a search to go on with")
         recipe, opened, path = recipe_and_table(source, table, None)
+        recipe = with_cache_folder(recipe, cache_folder)
         folder = Path(out) if out is not None else _new_name(path)
-        cache = Cache(recipe.training.cache_mb)
+        cache = open_cache(recipe.training)
         studies.start(folder, recipe, opened, path, speak, cache)
     study = studies.open_study(folder)
     dead = studies.bury_dead(study)
@@ -100,7 +104,7 @@ def tune(
                 raise FuselineError("bad_usage", "several workers read the table themselves", "give it as a file")
             _many(folder, workers, trials, until, speak, quiet)
         else:
-            cache = cache or Cache(study.recipe.training.cache_mb)
+            cache = cache or open_cache(study.recipe.training)
             studies.work(study, opened, trials=trials, until=until, voice=speak, cache=cache)
     except KeyboardInterrupt:
         speak.say(f"to go on: fuseline tune --resume {folder}")
@@ -110,13 +114,13 @@ def tune(
 
 def work(folder: str | Path, *, trials: int, until: float | None = None) -> None:
     """One worker of a search that another process began. `until`: seconds since 1970."""
-    from fuseline.lab.training.cache import Cache
+    from fuseline.lab.training.disk.where import open_cache
     from fuseline.lab.tune import study as studies
 
     study = studies.open_study(Path(folder))
     table = open_table(study.table, study.recipe.table)
     end = None if until is None else time.monotonic() + max(0.0, until - time.time())
-    cache = Cache(study.recipe.training.cache_mb)
+    cache = open_cache(study.recipe.training)
     studies.work(study, table, trials=trials, until=end, voice=voice("auto"), cache=cache)
 
 

@@ -73,6 +73,7 @@ def verb(function: Callable[..., Any]) -> Callable[..., Any]:
 def _register() -> None:
     from fuseline.cli import (
         batch,
+        cache,
         compare,
         compress,
         demo,
@@ -93,7 +94,7 @@ def _register() -> None:
     )
 
     verbs = (init, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
-    for module in (*verbs, demo, serve, keys, drift, deploy):
+    for module in (*verbs, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

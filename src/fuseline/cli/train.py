@@ -38,6 +38,16 @@ def command(
     engine: Annotated[
         Engine, typer.Option("--engine", help="who starts them: local (torchrun, here) or ray (on a cluster)")
     ] = Engine.local,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="FOLDER|off",
+            help="where frozen encoders' outputs are kept for later runs; default: the recipe's, $FUSELINE_CACHE, or "
+            "the user's cache folder",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
     """Train, evaluate, package and report.
@@ -52,15 +62,22 @@ def command(
     from fuseline.cli.show import show_run
 
     if resume is not None:
-        if source is not None:
-            raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave the recipe away")
+        if source is not None or cache is not None:
+            raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave recipe and --cache away")
         run = api.resume(resume, quiet=quiet, workers=workers, engine=engine.value)
     elif source is None:
         raise FuselineError("bad_usage", "what shall be trained?", "fuseline train RECIPE, or TABLE --target COLUMN")
     else:
         mode = None if on_error is None else on_error.value
         run = api.train(
-            source, target=target, out=out, on_error=mode, quiet=quiet, workers=workers, engine=engine.value
+            source,
+            target=target,
+            out=out,
+            on_error=mode,
+            cache_folder=cache,
+            quiet=quiet,
+            workers=workers,
+            engine=engine.value,
         )
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process has the run
         show_run(run)

@@ -22,6 +22,16 @@ def command(
         Path | None, typer.Option("--out", "-o", help="the search's folder; default: tunes/TABLE-DATE")
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="go on with the search in this folder")] = None,
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            "--cache",
+            metavar="FOLDER|off",
+            help="where frozen encoders' outputs are kept for later runs; default: the recipe's, $FUSELINE_CACHE, or "
+            "the user's cache folder",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
     until: Annotated[float | None, typer.Option("--until", hidden=True)] = None,
@@ -48,7 +58,15 @@ def command(
     from rich.table import Table as Grid
 
     found = api.tune(
-        recipe, table=table, out=out, trials=trials, max_time=max_time, workers=workers, resume=resume, quiet=quiet
+        recipe,
+        table=table,
+        out=out,
+        trials=trials,
+        max_time=max_time,
+        workers=workers,
+        cache_folder=cache,
+        resume=resume,
+        quiet=quiet,
     )
     console, result = Console(highlight=False), found.result
     best = result["best"]

@@ -9,11 +9,17 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fuseline.modalities import MediaRoot
+
+if TYPE_CHECKING:
+    from fuseline.lab.training.disk.store import Store
+
+DIGESTS = 200_000
+"""cells whose decoded content's digest is remembered, in some 100 MB; others are decoded again to know theirs"""
 
 
 class Kept(NamedTuple):
@@ -26,19 +32,32 @@ class Kept(NamedTuple):
 
 
 class Cache:
-    """A thread-safe LRU of bytes-counted values. One may serve many runs: folds and searches share their cells."""
+    """A thread-safe LRU of bytes-counted values. One may serve many runs: folds and searches share their cells.
 
-    def __init__(self, megabytes: int) -> None:
+    `store`: where frozen encoders' tokens are kept on disk, behind it. None: they are kept in memory, among the rest.
+    """
+
+    def __init__(self, megabytes: int, store: Store | None = None) -> None:
+        self.store = store
         self.limit = megabytes * 2**20
         self.used = 0
         self.evicted = 0
         self._items: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._digests: dict[Hashable, bytes] = {}
         self._lock = threading.Lock()
 
     @property
     def crowded(self) -> bool:
         """Whether even the tokens of frozen encoders push each other out (decoded media go first)."""
         return not any(not isinstance(v, Kept) for v, _ in self._items.values())
+
+    def digest(self, key: Hashable) -> bytes | None:
+        """The digest of what a cell's decoding gave, where it is known without decoding."""
+        return self._digests.get(key)
+
+    def remember(self, key: Hashable, digest: bytes) -> None:
+        if len(self._digests) < DIGESTS:
+            self._digests[key] = digest
 
     def get(self, key: Hashable) -> Any | None:
         with self._lock:
@@ -87,7 +106,7 @@ def _key(cells: Iterable[Any], media: MediaRoot) -> Hashable:
                 stat = os.stat(Path(media.folder) / cell)
                 parts.append((media.folder, cell, stat.st_mtime_ns, stat.st_size))
             except (OSError, ValueError):
-                parts.append(cell)
+                parts.append((media.folder, cell))  # it may name files all the same: a list of them
         else:
             parts.append(cell if isinstance(cell, Hashable) else repr(cell))
     return tuple(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import signal
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.callbacks import Bar, Keeper, Watch
 from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
+from fuseline.lab.training.disk.told import told
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
 from fuseline.lab.training.precision import choose
@@ -99,19 +101,27 @@ def begin(prepared: Prepared, model: FusionModel) -> None:
     model.head.begin((batch.arrays, batch.targets) for batch in batches if batch.targets is not None)
 
 
-def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
-    """Encode each cell of each frozen input once, if the cache holds them all; else they are encoded in every step."""
+def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> dict[str, Any]:
+    """Encode each cell of each frozen input once, if disk or memory hold them all; else they are encoded in every step.
+
+    Returns what the folder on disk gave, {} where there is none.
+    """
     frozen = [n for n in model.names if prepared.plans[n].tune == "frozen"]
     if not frozen or not prepared.recipe.training.cache_mb:
-        return
-    reader = prepared.reader
+        return {}
+    reader, store = prepared.reader, prepared.reader.cache.store
     model.eval()
+    if store is not None:
+        store.begin()
     for name in frozen:
         encoder = model.encoders[model.names.index(name)]
         assert isinstance(encoder, Encoder)
-        reader.keep(name, encoder)
+        reader.keep(name, encoder, repr(prepared.plans[name].encoder_config))
     rows = np.flatnonzero(prepared.part >= 0)
-    lost = reader.cache.evicted
+    if store is not None:
+        # From a place of its own, so that processes that begin together encode different cells and find the others'.
+        rows = np.roll(rows, -int(np.random.default_rng(os.getpid()).integers(max(1, len(rows)))))
+    lost, before = reader.cache.evicted, None if store is None else store.counts
     with voice.track("encoding frozen inputs", len(rows)) as advance:
         for start in range(0, len(rows), 64):
             reader.read(rows[start : start + 64])
@@ -122,7 +132,12 @@ def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> None:
                     "frozen encoders run in every step: their outputs do not fit in training.cache_mb "
                     f"({prepared.recipe.training.cache_mb})"
                 )
-                return
+                break
+    if store is None or before is None:
+        return {}
+    store.flush()
+    prepared.notes += [f"{name}: its frozen encoder is not deterministic: not kept on disk" for name in reader.unsteady]
+    return told(store, before, voice)
 
 
 def fit(

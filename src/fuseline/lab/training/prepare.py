@@ -137,6 +137,8 @@ def prepare(
     task.check(modalities)
     parser = RowParser(recipe, modalities)
     reader = Reader(table, parser, task, media, cache)
+    if cache.store is not None:
+        reader.addressed = frozenset(name for name, plan in plans.items() if plan.tune == "frozen")
     done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {})
     _scan(done, folder, voice)
     _leaks(done, split, media)

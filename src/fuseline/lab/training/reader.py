@@ -17,6 +17,9 @@ from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.training.cache import Cache, Kept, cell_key
+from fuseline.lab.training.disk.shelf import Shelf
+from fuseline.lab.training.encode import device_of, encode_cell, same
+from fuseline.lab.training.identity import arrays_digest, encoder_digest, is_frozen
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser, said_of
 from fuseline.runtime.backend import cpu_quota
@@ -58,6 +61,14 @@ class Reader:
         self.table, self.parser, self.task, self.media, self.cache = table, parser, task, media, cache
         self.columns = list(dict.fromkeys((*parser.columns, *read_columns(task))))
         self.frozen: dict[str, tuple[str, Encoder]] = {}
+        self.addressed: frozenset[str] = frozenset()
+        """inputs whose decoded cells' digests are remembered, since their tokens will be looked up on disk"""
+        self.unsteady: set[str] = set()
+        """frozen inputs whose encoder gave two answers for one cell: kept in memory only"""
+        self._shelves: dict[str, Shelf] = {}
+        self._steady: set[str] = set()
+        self._rows_bytes = 0
+        self._torch_threads = torch.get_num_threads()
         self._rows: dict[int, Row] = {}
         self._dummies: dict[str, Kept] = {}
         self._settings = {
@@ -66,20 +77,36 @@ class Reader:
         }
         self._threads = ThreadPoolExecutor(cpu_quota(), thread_name_prefix="fuseline-read")
 
-    def keep(self, name: str, encoder: Encoder) -> None:
-        """From now on input `name` is given as its frozen encoder's tokens, each cell encoded once."""
-        state = hashlib.sha256(type(encoder).__qualname__.encode())
-        for key, tensor in encoder.state_dict().items():
-            state.update(key.encode())
-            state.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-        self.frozen[name] = (state.hexdigest(), encoder)
+    def keep(self, name: str, encoder: Encoder, options: str = "") -> None:
+        """From now on input `name` is given as its frozen encoder's tokens, each cell encoded once.
+
+        `options`: the encoder's options as text. An encoder of which anything trains is kept in memory at most: what it
+        gives is right only until its next step.
+        """
+        identity = encoder_digest(encoder, f"{options} {self._settings[name]}")
+        self.frozen[name] = (identity, encoder)
+        self._torch_threads = torch.get_num_threads()
         self._dummies.pop(name, None)
-        self._rows.clear()
+        self._shelves.pop(name, None)
+        self._steady.discard(name)
+        self._forget_rows()
+        if self.cache.store is not None and is_frozen(encoder) and device_of(encoder).type == "cpu":
+            about = {
+                "encoder": type(encoder).__qualname__,
+                "input": name,
+                "modality": self.parser.modalities[name].name,
+            }
+            self._shelves[name] = self.cache.store.shelf(identity, about)
 
     def let_go(self) -> None:
         """Give cells again, not tokens."""
         self.frozen.clear()
+        self._shelves.clear()
+        self._forget_rows()
+
+    def _forget_rows(self) -> None:
         self._rows.clear()
+        self._rows_bytes = 0
 
     def value(self, name: str, cells: Mapping[str, Any]) -> tuple[Any | None, str]:
         """One input's value, from the cache where it is there. Raises as RowParser.parse_input."""
@@ -89,17 +116,7 @@ class Reader:
         if not costly and name not in self.frozen:
             return self.parser.parse_input(name, cells, self.media)
         key = (name, self._settings[name], cell_key(cells, self.media))
-        if name in self.frozen:
-            kept_key = (*key, self.frozen[name][0])
-            kept = self.cache.get(kept_key)
-            if kept is None:
-                value, note = self._parsed(name, cells, key, costly)
-                if value is None:
-                    return None, note
-                kept = self._encode(name, value)
-                self.cache.put(kept_key, kept)
-            return kept, ""
-        return self._parsed(name, cells, key, costly)
+        return self._tokens(name, cells, key, costly) if name in self.frozen else self._parsed(name, cells, key, costly)
 
     def _parsed(self, name: str, cells: Mapping[str, Any], key: Hashable, costly: bool) -> tuple[Any | None, str]:
         value = self.cache.get(key) if costly else None
@@ -108,22 +125,53 @@ class Reader:
         value, note = self.parser.parse_input(name, cells, self.media)
         if costly and value is not None:
             self.cache.put(key, value)
+            if name in self.addressed and self.cache.digest(key) is None:
+                self.cache.remember(key, arrays_digest(self.parser.modalities[name].collate([value])))
         return value, note
 
-    def _encode(self, name: str, value: Any) -> Kept:
-        """One cell at a time, so that what is kept depends on it alone. None: what stands for an absent cell."""
-        encoder = self.frozen[name][1]
+    def _tokens(self, name: str, cells: Mapping[str, Any], key: Hashable, costly: bool) -> tuple[Kept | None, str]:
+        """One cell's tokens: from disk or memory where they are there, else encoded now and kept there."""
+        shelf = self._shelves.get(name)
+        digest = self.cache.digest(key) if shelf is not None else None
+        kept: Kept | None = shelf.get(digest) if shelf is not None and digest is not None else None
+        kept_key = (key, self.frozen[name][0])
+        kept = kept or self.cache.get(kept_key)
+        if kept is not None:
+            return kept, ""
+        value, note = self._parsed(name, cells, key, costly)
+        if value is None:
+            return None, note
         arrays = self.parser.modalities[name].collate([value])
-        with torch.inference_mode():
-            tokens = encoder(**{k: torch.from_numpy(v) for k, v in arrays.items()})
-        aside = {k: v[0].numpy().copy() for k, v in (tokens.aside or {}).items()}
-        return Kept(tokens.values_BTD[0].float().numpy().copy(), tokens.mask_BT[0].bool().numpy().copy(), aside)
+        if shelf is not None and digest is None:
+            digest = arrays_digest(arrays)
+            self.cache.remember(key, digest)
+            kept = shelf.get(digest)
+            if kept is not None:
+                return kept, ""
+        kept = self._encode(name, arrays)
+        if shelf is None or digest is None or not self._is_steady(name, arrays, kept) or not shelf.put(digest, kept):
+            self.cache.put(kept_key, kept)
+        return kept, ""
+
+    def _is_steady(self, name: str, arrays: dict[str, np.ndarray], kept: Kept) -> bool:
+        """Whether the encoder says the same twice, tried once: chance inside it must not be kept for good."""
+        if name not in self._steady and name not in self.unsteady:
+            steady = same(kept, self._encode(name, arrays))
+            (self._steady if steady else self.unsteady).add(name)
+            if not steady:
+                self._shelves.pop(name, None)
+        return name in self._steady
+
+    def _encode(self, name: str, arrays: dict[str, np.ndarray]) -> Kept:
+        return encode_cell(self.frozen[name][1], arrays, self._torch_threads)
 
     def read(self, rows: Sequence[int] | np.ndarray, *, targets: bool = True) -> list[Row]:
         """Read rows in the given order. A bad cell is the row's `error`, never an exception."""
         if targets and self._light:
             new = [int(i) for i in rows if int(i) not in self._rows]
-            if new and len(self._rows) + len(new) <= ROWS_KEPT:
+            # Where tokens are on disk they may be more than memory holds.
+            room = not self._shelves or self._rows_bytes < self.cache.limit
+            if new and len(self._rows) + len(new) <= ROWS_KEPT and room:
                 self._rows |= {row.index: self._alone(row) for row in self._read(new, targets=True)}
                 new = []
             if not new:
@@ -137,6 +185,7 @@ class Reader:
     def _alone(self, row: Row) -> Row:
         if row.error is None:
             row.alone = {name: self._arrays(name, [row.values[name]]) for name in self.parser.names}
+            self._rows_bytes += sum(a.nbytes for arrays in row.alone.values() for a in arrays.values())
         return row
 
     @property
@@ -154,7 +203,7 @@ class Reader:
         self, cells: Sequence[Mapping[str, Any]], rows: Sequence[int] | np.ndarray, *, targets: bool = True
     ) -> list[Row]:
         jobs = [(int(i), row, targets) for i, row in zip(rows, cells, strict=True)]
-        if any(m.file for m in self.parser.modalities.values()):
+        if self.frozen or any(m.file for m in self.parser.modalities.values()):
             return list(self._threads.map(self._row, jobs))
         return [self._row(job) for job in jobs]
 
@@ -206,7 +255,7 @@ class Reader:
         """What the encoder handed over beside the tokens; of an absent cell what its dummy gave. An array as long as
         the tokens is padded or cut like them."""
         if name not in self._dummies:
-            self._dummies[name] = self._encode(name, None)
+            self._dummies[name] = self._encode(name, self.parser.modalities[name].collate([None]))
         dummy = self._dummies[name]
         rows = []
         for kept in (k or dummy for k in column):

@@ -30,6 +30,7 @@ from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.callbacks import Watch
+from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
@@ -115,7 +116,7 @@ def run(
     record.writes = team.first
     if not resume and team.first:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
-    cache = Cache(recipe.training.cache_mb) if cache is None else cache
+    cache = open_cache(recipe.training) if cache is None else cache
     clock = time.monotonic()
     with _own_folder(folder, team) as own:
         prepared = prepare(recipe, table, folder=own, voice=voice, cache=cache, split=split)
@@ -126,7 +127,7 @@ def run(
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.check_metric(prepared, model)
     loop.begin(prepared, model)
-    loop.keep_frozen(prepared, model, voice)
+    kept = loop.keep_frozen(prepared, model, voice)
     notes = prepared.notes
     precision = record.data.get("precision") or loop.choose_precision(prepared, model, notes)
     precision = team.agree(precision)
@@ -141,6 +142,7 @@ def run(
         parts={**{p: len(prepared.rows(p)) for p in PARTS}, "quarantined": prepared.quarantined},
         inputs=_inputs(prepared, model),
         parameters={"total": total, "trainable": trainable},
+        cache=kept,
     )
     if team.first:
         write_json(folder / "data.json", finite(prepared.data))

@@ -23,6 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.disk.store import Counts
+from fuseline.lab.training.disk.told import told
 from fuseline.lab.training.run import run
 from fuseline.lab.tune.judge import judged_by
 from fuseline.lab.tune.space import Space, apply, read_space, suggest
@@ -118,8 +120,10 @@ def work(study: Study, table: Table, *, trials: int, until: float | None, voice:
     while len(study.ended()) < trials and (until is None or time.monotonic() < until):
         running = sum(t.state == TrialState.RUNNING for t in study.trials)
         if len(study.ended()) + running >= trials:
-            return  # the others will end it
+            break  # the others will end it
         _trial(study, table, voice, cache)
+    if cache.store is not None:
+        told(cache.store, Counts(), voice)
 
 
 def _trial(study: Study, table: Table, voice: Voice, cache: Cache) -> None:
