@@ -27,7 +27,7 @@ VERBS = {
         "--worker",
         "--until",
     },
-    "train": {"--cache", "--target", "--out", "--resume", "--on-error", "--quiet"},
+    "train": {"--cache", "--target", "--out", "--resume", "--on-error", "--quiet", "--workers", "--engine"},
     "evaluate": {"--out", "--absent", "--bootstrap", "--subsets", "--robustness", "--rows", "--quiet"},
     "predict": {"--out", "--absent", "--batch-size", "--quiet"},
     "index": {"--out", "--side", "--id", "--keep", "--absent", "--batch-size", "--quiet"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from fuseline.recipe import Recipe, load_recipe, parse_recipe
 if TYPE_CHECKING:
     from fuseline.data.split import Split
     from fuseline.lab.training.cache import Cache
+    from fuseline.lab.training.team import Team
 
 
 def train(
@@ -36,8 +38,12 @@ def train(
     cache: Cache | None = None,
     cache_folder: str | Path | None = None,
     split: Split | None = None,
+    workers: int = 1,
+    engine: str = "local",
 ) -> Run:
     """Train, evaluate, package and report one run (or one a fold).
+
+    Under torchrun every process calls this with the same arguments, `out` among them; the first one's run is the run.
 
     Args:
         source: a recipe (YAML path, dict or Recipe), or a table, then with `target`.
@@ -51,6 +57,8 @@ def train(
         cache_folder: where frozen encoders' tokens are kept for later runs, or "off", instead of the recipe's
             training.cache_folder.
         split: a split made by the caller instead of the recipe's.
+        workers: processes that train together (data parallel); `training.batch_size` is of all of them.
+        engine: who starts them: "local" (torchrun, on this machine) or "ray" (Ray Train, on a cluster).
 
     Raises:
         FuselineError: with the row, column or recipe path at fault. KeyboardInterrupt after Ctrl-C: see :func:`resume`.
@@ -62,8 +70,21 @@ def train(
         data["table"]["on_error"] = on_error
         recipe = parse_recipe(data)
     recipe = with_cache_folder(recipe, cache_folder)
+    from fuseline.lab.training.team import Team
+
+    team = Team.of_environment()
+    if team.size > 1:
+        return _member(team, recipe, opened, path, out, quiet)
     speak = voice("quiet" if quiet else "auto")
     folder = _new_folder(out, path)
+    if workers > 1 or engine != "local":
+        _can_be_shared(recipe, path, split)
+        assert path is not None
+        from fuseline.lab.scale.launch import train_together
+
+        with _resumable(folder, speak):
+            train_together(recipe, path, folder, workers=workers, engine=engine, quiet=quiet)
+        return Run(folder)
     if recipe.split.column == PART:  # resuming and the report need the joined rows again
         path = folder / "table.parquet"
         opened.take(np.arange(opened.n_rows)).write_parquet(path)
@@ -76,13 +97,52 @@ def train(
     return Run(folder)
 
 
-def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run:
+def _can_be_shared(recipe: Recipe, path: Path | None, split: Split | None) -> None:
+    """Raises FuselineError ``bad_team`` for what several processes cannot train."""
+    if recipe.split.folds:
+        raise FuselineError(
+            "bad_team", "folds are trained one after the other, each by one process", "leave split.folds, or --workers"
+        )
+    if recipe.training.adversarial is not None:
+        raise FuselineError(
+            "bad_team", "adversarial training by several processes was never tried", "leave training.adversarial"
+        )
+    if path is None or split is not None or recipe.split.column == PART:
+        raise FuselineError(
+            "bad_team", "a table in memory is in one process only", "give a file that all processes can read"
+        )
+
+
+def _member(team: Team, recipe: Recipe, table: Table, path: Path | None, out: str | Path | None, quiet: bool) -> Run:
+    """One of the processes that torchrun started."""
+    from fuseline.lab.training.run import run
+    from fuseline.lab.training.team import begun
+
+    _can_be_shared(recipe, path, None)
+    if out is None:
+        raise FuselineError("bad_usage", "all processes must mean the same folder", "give --out")
+    folder = Path(out)
+    team.meet()
+    restarted = begun(folder) and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    if not restarted and team.first:
+        _new_folder(out, path)
+    team.wait()
+    speak = voice("quiet" if quiet or not team.first else "auto")
+    run(recipe, table, folder, voice=speak, table_path=path, resume=restarted, team=team)
+    return Run(folder)
+
+
+def resume(
+    folder: str | Path, *, table: Any = None, quiet: bool = False, workers: int = 1, engine: str = "local"
+) -> Run:
     """Go on with a run that was interrupted; ends with the weights that an uninterrupted run would have.
 
     Args:
         folder: the run's folder; of a cross-validation the one that holds its folds.
         table: the table, where the run was given one that is not a file.
         quiet: say nothing.
+        workers: as in :func:`train`; as many as before or not.
+        engine: as in :func:`train`.
     """
     need_training()
     from fuseline.lab.training.run import Record, run
@@ -106,7 +166,15 @@ def resume(folder: str | Path, *, table: Any = None, quiet: bool = False) -> Run
             return _cross_validate(
                 recipe, opened, path_of(record.data["table"]["path"]), path, speak, None, resume=True
             )
-        run(recipe, opened, path, voice=speak, resume=True)
+        if workers > 1 or engine != "local":
+            file = path_of(given)
+            _can_be_shared(recipe, file, None)
+            assert file is not None
+            from fuseline.lab.scale.launch import train_together
+
+            train_together(recipe, file, path, workers=workers, engine=engine, quiet=quiet)
+        else:
+            run(recipe, opened, path, voice=speak, resume=True)
     return Run(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,11 @@ import typer
 from fuseline.errors import FuselineError
 
 NAME = "train"
+
+
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
 
 
 class OnError(StrEnum):
@@ -26,6 +32,12 @@ def command(
     on_error: Annotated[
         OnError | None, typer.Option("--on-error", help="broken cells: stop, or quarantine their rows and go on")
     ] = None,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="processes that train together; the batch is shared among them")
+    ] = 1,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="who starts them: local (torchrun, here) or ray (on a cluster)")
+    ] = Engine.local,
     cache: Annotated[
         str | None,
         typer.Option(
@@ -42,6 +54,9 @@ def command(
 
     Ctrl-C or a kill loses at most the current interval: `fuseline train --resume RUN` ends with the same weights as an
     uninterrupted run. The folder holds report.html, metrics.json, model.fuse and the recipe as it was used.
+
+    With --workers several processes train together, and one that dies is started again. Over several machines:
+    `torchrun ... -m fuseline train RECIPE --out RUN`, or --engine ray.
     """
     from fuseline import api
     from fuseline.cli.show import show_run
@@ -49,10 +64,20 @@ def command(
     if resume is not None:
         if source is not None or cache is not None:
             raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave recipe and --cache away")
-        run = api.resume(resume, quiet=quiet)
+        run = api.resume(resume, quiet=quiet, workers=workers, engine=engine.value)
     elif source is None:
         raise FuselineError("bad_usage", "what shall be trained?", "fuseline train RECIPE, or TABLE --target COLUMN")
     else:
         mode = None if on_error is None else on_error.value
-        run = api.train(source, target=target, out=out, on_error=mode, cache_folder=cache, quiet=quiet)
-    show_run(run)
+        run = api.train(
+            source,
+            target=target,
+            out=out,
+            on_error=mode,
+            cache_folder=cache,
+            quiet=quiet,
+            workers=workers,
+            engine=engine.value,
+        )
+    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process has the run
+        show_run(run)

@@ -16,6 +16,7 @@ import torch
 from fuseline.errors import FuselineError
 from fuseline.lab.training.checkpoint import save_weights, trained_state
 from fuseline.lab.training.module import TrainModule
+from fuseline.lab.training.team import Team
 from fuseline.package.files import write_text
 from fuseline.progress import Advance
 from fuseline.recipe import TrainingSpec
@@ -44,8 +45,10 @@ class Keeper(pl.Callback):
         spec: TrainingSpec,
         validates: bool,
         watch: Watch | None = None,
+        team: Team | None = None,
     ) -> None:
         self.watch = watch
+        self.team = team or Team()
         self.folder, self.task, self.metric, self.validates = folder, task, metric, validates
         self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -94,6 +97,7 @@ class Keeper(pl.Callback):
         assert isinstance(pl_module, TrainModule)
         interval = self.interval
         train_loss = float(torch.stack(pl_module.batch_losses).mean()) if pl_module.batch_losses else float("nan")
+        train_loss = self.team.mean(train_loss)
         row = {
             "interval": interval,
             "step": trainer.global_step,
@@ -110,7 +114,9 @@ class Keeper(pl.Callback):
         improved = True
         if self.validates:
             row |= self._validate(pl_module)
-            value = row[f"val_{self.metric}"]
+            # Every process scores all validation rows. A last bit that differs between two kinds of processors must
+            # not make one of them stop and the others wait for it.
+            value = row[f"val_{self.metric}"] = float(self.team.agree(repr(row[f"val_{self.metric}"])))
             improved = better(value, self.best, self.higher_is_better) or self.best_interval < 0
             if improved and not np.isnan(value):
                 self.best = value
@@ -122,6 +128,7 @@ class Keeper(pl.Callback):
             trainer.should_stop = True
         last = trainer.should_stop or self.interval == trainer.max_epochs
         due = last or time.monotonic() - self.saved >= self.checkpoint_seconds
+        due = self.team.agree("due" if due else "not yet") == "due"
         if improved:
             self.best_interval = interval
             if self.validates or due:  # without validation the latest are the best: taken when they are written
@@ -130,12 +137,13 @@ class Keeper(pl.Callback):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if self.best_weights is not None:
+        if self.best_weights is not None and self.team.first:
             # The best weights first: a kill before the checkpoint repeats all since the one before, and with it them.
             save_weights(self.best_weights, self.folder / "best.safetensors")
-            self.best_weights = None
-        trainer.save_checkpoint(self.folder / "last")
-        self._write_history()
+        self.best_weights = None
+        trainer.save_checkpoint(self.folder / "last")  # called by all, written by the first
+        if self.team.first:
+            self._write_history()
         self.saved = time.monotonic()
 
     def _validate(self, module: TrainModule) -> dict[str, float]:

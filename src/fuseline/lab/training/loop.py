@@ -30,6 +30,7 @@ from fuseline.lab.training.prepare import Prepared
 from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.step_loss import make_step_loss
 from fuseline.lab.training.stream import Stream, steps_per_epoch
+from fuseline.lab.training.team import Team
 from fuseline.package.files import settle
 from fuseline.progress import Voice
 from fuseline.tasks.decoding import watched
@@ -150,15 +151,17 @@ def fit(
     precision: str,
     objective: Objective | None = None,
     watch: Watch | None = None,
+    team: Team | None = None,
 ) -> Trained:
-    """Train, checkpoint every interval, and leave the best weights in `model`.
+    """Train, checkpoint every interval, and leave the best weights in `model` (of the team's first process).
 
     `objective`: what is made small; None: the head's own loss, by which validation goes in either case.
 
     Raises KeyboardInterrupt after Ctrl-C; what was checkpointed is in `folder`/checkpoints and can be resumed.
     """
-    spec = prepared.recipe.training
+    spec, team = prepared.recipe.training, team or Team()
     train, val = prepared.rows("train"), prepared.rows("val")
+    team.check(spec.batch_size, len(train))
     per_epoch = steps_per_epoch(len(train), spec.batch_size)
     total = spec.epochs * per_epoch
     intervals = math.ceil(total / min(spec.interval_steps, per_epoch))
@@ -169,7 +172,7 @@ def fit(
     metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0, watch=watch)
+    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0, watch=watch, team=team)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     module = TrainModule(
         model,
@@ -181,19 +184,26 @@ def fit(
         learning_rates={name: plan.learning_rate for name, plan in prepared.plans.items()},
         step_loss=None if objective is not None else make_step_loss(prepared, model),
         objective=objective,
+        team=team,
     )
-    last = settle(checkpoints / "last")
+    last = checkpoints / "last"
+    if team.first:
+        settle(last)
+    team.wait()
     model.train()  # Lightning keeps the mode it is given, and encoding frozen inputs needed eval mode
     with _lightning_quiet(), voice.track("training", total) as advance:
         trainer = pl.Trainer(
             max_epochs=intervals,
             accelerator="auto",
-            devices=1,
+            devices=team.local_size,
+            num_nodes=team.size // team.local_size,
+            strategy=team.strategy(),
+            use_distributed_sampler=False,  # the stream gives each its share
             precision=LIGHTNING_PRECISION[precision],
             gradient_clip_val=spec.clip,
             accumulate_grad_batches=spec.accumulate,
             callbacks=[keeper, Bar(advance, keeper)],
-            logger=make_loggers(spec.loggers, folder),
+            logger=make_loggers(spec.loggers, folder) if team.first else False,
             plugins=[SafeCheckpointIO()],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -210,6 +220,7 @@ def fit(
             interval_steps=interval_steps,
             total_steps=total,
             interval=lambda: keeper.interval,
+            team=team,
         )
         validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
         with _ctrl_c_as_ever(trainer):
@@ -219,7 +230,8 @@ def fit(
                 val_dataloaders=validation if len(val) else None,
                 ckpt_path=str(last) if resume and last.exists() else None,
             )
-    load_weights(model, checkpoints / "best.safetensors")
+    if team.first:
+        load_weights(model, checkpoints / "best.safetensors")
     best = {
         "interval": keeper.best_interval,
         "step": int(keeper.history[keeper.best_interval]["step"]) if keeper.history else 0,

@@ -13,6 +13,7 @@ from fuseline.lab.model import FusionModel
 from fuseline.lab.training.checkpoint import trained_names
 from fuseline.lab.training.reader import Batch
 from fuseline.lab.training.step_loss import StepLoss
+from fuseline.lab.training.team import Team, weighted
 from fuseline.recipe import TrainingSpec
 
 
@@ -56,8 +57,10 @@ class TrainModule(pl.LightningModule):
         learning_rates: dict[str, float | None],
         step_loss: StepLoss | None = None,
         objective: Objective | None = None,
+        team: Team | None = None,
     ) -> None:
         super().__init__()
+        self.team = team or Team()
         self.model = model
         self.step_loss = step_loss
         self.objective = objective
@@ -71,15 +74,18 @@ class TrainModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.interval * self.interval_steps + batch_idx
-        seed_all(self.spec.seed * 1_000_003 + step)
+        # Processes must not drop the same units of other rows: each draws for itself.
+        seed = self.spec.seed * 1_000_003 + step + self.team.rank * 7_368_787
+        seed_all(seed)
         assert self.model.training, "dropout and augmentation would be off"
         loss: Tensor
         if self.objective is None:
             assert self.step_loss is not None, "a step needs a loss or an objective"
-            loss = self.step_loss(self.model, batch, step, lambda: seed_all(self.spec.seed * 1_000_003 + step))
+            loss = self.step_loss(self.model, batch, step, lambda: seed_all(seed))
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
             outputs = self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)
+        loss = weighted(loss, batch.weight)
         self.batch_losses.append(loss.detach())
         return loss
 
@@ -98,6 +104,7 @@ class TrainModule(pl.LightningModule):
             batch.present_BM.to(device),
             None if batch.targets is None else batch.targets.to(device),
             batch.rows,
+            batch.weight,
         )
 
     def configure_optimizers(self) -> Any:

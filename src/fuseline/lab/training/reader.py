@@ -37,6 +37,8 @@ class Batch:
     present_BM: Tensor
     targets: Tensor | None
     rows: np.ndarray
+    weight: float = 1.0
+    """of its loss; not 1 where several processes have parts of unlike size of one batch"""
 
 
 @dataclass

@@ -6,7 +6,10 @@ from __future__ import annotations
 import datetime
 import json
 import platform
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,8 @@ from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
-from fuseline.package.files import finite, settle, write_json, write_text
+from fuseline.lab.training.team import Team, begun
+from fuseline.package.files import finite, write_json, write_text
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.tasks.degradation import degradation, subsets
@@ -52,9 +56,11 @@ class Record:
 
     folder: Path
     data: dict[str, Any] = field(default_factory=dict)
+    writes: bool = True
+    """not in a team's other processes"""
 
     @classmethod
-    def start(cls, folder: Path, recipe: Recipe, table: Table, path: Path | None) -> Record:
+    def start(cls, folder: Path, recipe: Recipe, table: Table, path: Path | None, team: Team) -> Record:
         data = {
             "name": folder.name,
             "stage": "started",
@@ -62,10 +68,11 @@ class Record:
             "fuseline_version": fuseline.__version__,
             "seed": recipe.training.seed,
             "seconds": {},
+            "processes": team.size,
             "table": {"path": None if path is None else str(path.resolve()), "rows": table.n_rows},
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         }
-        record = cls(folder, data)
+        record = cls(folder, data, team.first)
         record.save()
         return record
 
@@ -78,7 +85,8 @@ class Record:
 
     def save(self, **more: Any) -> None:
         self.data |= more
-        write_json(self.folder / "run.json", finite(self.data))
+        if self.writes:
+            write_json(self.folder / "run.json", finite(self.data))
 
     def timed(self, stage: str, seconds: float) -> None:
         self.data["seconds"][stage] = round(self.data["seconds"].get(stage, 0.0) + seconds, 2)
@@ -95,8 +103,12 @@ def run(
     table_path: Path | None = None,
     resume: bool = False,
     watch: Watch | None = None,
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate, export and report. Returns what metrics.json holds.
+
+    `team`: the processes that train together, of which each calls this with the same arguments; the first one alone
+    writes and evaluates, the others return nothing once training has ended.
 
     `watch`: told of every validation, see :data:`Watch`.
     `table_path`: where the table came from, if it was a file: resuming and the report's gallery open it again.
@@ -104,12 +116,16 @@ def run(
     Raises FuselineError on anything the user can mend, KeyboardInterrupt after Ctrl-C (then `resume` goes on).
     """
     check_stacked(recipe)
-    record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path)
-    if not resume:
+    team = team or Team()
+    team.meet()
+    record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path, team)
+    record.writes = team.first
+    if not resume and team.first:
         write_text(folder / "recipe.yaml", dump_recipe(recipe))
     cache = open_cache(recipe.training) if cache is None else cache
     clock = time.monotonic()
-    prepared = prepare(recipe, table, folder=folder, voice=voice, cache=cache, split=split)
+    with _own_folder(folder, team) as own:
+        prepared = prepare(recipe, table, folder=own, voice=voice, cache=cache, split=split)
     if resume and record.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
         raise FuselineError(
             "table_changed", "the table is not the one that this run started on", "start a new run for a new table"
@@ -121,6 +137,7 @@ def run(
     notes = prepared.notes
     learns = learns_end_to_end(prepared)
     precision = record.data.get("precision") or (loop.choose_precision(prepared, model, notes) if learns else "float32")
+    precision = team.agree(precision)
     for note in notes:
         voice.say(f"· {note}")
     total, trainable = loop.parameters(model)
@@ -135,19 +152,23 @@ def run(
         parameters={"total": total, "trainable": trainable},
         cache=kept,
     )
-    write_json(folder / "data.json", finite(prepared.data))
+    if team.first:
+        write_json(folder / "data.json", finite(prepared.data))
     voice.say(_opening(prepared, total, trainable))
 
-    if not (resume and settle(folder / "checkpoints" / "last").exists()):
+    if not (resume and begun(folder)):
         clock = time.monotonic()
         begin(model, recipe.training.seed, voice)
         record.timed("prepare", time.monotonic() - clock)
     best = None
     if learns:
-        write_sheet(prepared, folder)
-        trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch)
+        if team.first:
+            write_sheet(prepared, folder)
+        trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch, team=team)
         record.data["seconds"]["train"] = round(trained.seconds, 2)
         best = trained.best
+    if not team.first:
+        return {}
     if boosts(recipe):
         clock = time.monotonic()
         choice = choose(prepared, model, folder, voice, trained=best, watch=watch)
@@ -173,6 +194,16 @@ def run(
     if recipe.evaluation.report:
         write_report(folder)
     return metrics
+
+
+@contextmanager
+def _own_folder(folder: Path, team: Team) -> Iterator[Path]:
+    """Where this process may write what it finds in the table: all find the same, and one writes it for the user."""
+    if team.first:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as own:
+        yield Path(own)
 
 
 def _opening(prepared: Prepared, total: int, trainable: int) -> str:

@@ -10,12 +10,14 @@ import numpy as np
 
 from fuseline.data.order import epoch_order
 from fuseline.lab.training.reader import Batch, Reader
+from fuseline.lab.training.team import Team
 
 
 class Stream:
     """Training batches of one interval. Lightning's epoch is our interval: what lies between two checkpoints.
 
-    The same step gives the same rows however often the run was killed and resumed in between.
+    The same step gives the same rows however often the run was killed and resumed in between, and however many
+    processes share them: `batch_size` is of all together.
     """
 
     def __init__(
@@ -28,7 +30,9 @@ class Stream:
         interval_steps: int,
         total_steps: int,
         interval: Callable[[], int],
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
         self.reader, self.rows, self.batch_size, self.seed = reader, rows, batch_size, seed
         self.interval_steps, self.total_steps, self.interval = interval_steps, total_steps, interval
         self.steps_per_epoch = steps_per_epoch(len(rows), batch_size)
@@ -43,8 +47,14 @@ class Stream:
         orders = self._rows(first, first + len(self))
         if self.reader.holds(self.rows):
             # All in memory: a thread would only take the interpreter and a core from the model.
-            return (self.reader.batch(rows) for rows in orders)
-        return prefetched(self.reader.batch, orders)
+            return (self._batch(rows) for rows in orders)
+        return prefetched(self._batch, orders)
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        mine = self.team.share(rows)
+        batch = self.reader.batch(mine)
+        batch.weight = self.team.weight(len(mine), len(rows))
+        return batch
 
     def _rows(self, first: int, last: int) -> Iterator[np.ndarray]:
         step = first

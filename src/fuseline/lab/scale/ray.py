@@ -1,0 +1,62 @@
+"""A team as Ray Train starts it: its workers on any machines of a cluster, started again where one of them dies."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fuseline.errors import FuselineError
+from fuseline.lab.scale.worker import FAILED, Order, work
+from fuseline.package.files import write_json
+
+GPU = 1
+
+
+def train_on_ray(order: Order, workers: int) -> None:
+    """Raises FuselineError ``missing_extra`` or ``team_lost``."""
+    try:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise FuselineError(
+            "missing_extra", f"training by Ray needs {error.name}", "pip install 'fuseline[ray]', on every machine"
+        ) from None
+    from fuseline.lab.scale.launch import RESTARTS, lost
+
+    began = not ray.is_initialized()
+    if began:
+        ray.init(include_dashboard=False, log_to_driver=not order.quiet)
+    try:
+        gpus = ray.cluster_resources().get("GPU", 0) >= workers
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config=asdict(order),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+            run_config=RunConfig(
+                name="ray",
+                storage_path=order.folder,
+                failure_config=FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # Ray wraps what a worker raised in types of its own
+            raise lost(str(error)[:1000]) from None
+    finally:
+        if began:
+            ray.shutdown()
+
+
+def _work(order: dict[str, Any]) -> None:
+    """In every worker. Ray has connected them, and said in the environment which one this is."""
+    from fuseline.lab.training.team import Team
+
+    team, told = Team.of_environment(), Order(**order)
+    try:
+        work(told, team)
+    except FuselineError as error:
+        if team.first:
+            write_json(Path(told.folder) / FAILED, error.to_dict())
+    team.wait()  # Ray takes an end of one as the end of all
