@@ -25,11 +25,6 @@ class Adapter(nn.Module):
         return tokens._replace(values_BTD=self.project(self.drop(self.norm(tokens.values_BTD))))
 
 
-def own_arrays(name: str, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One input's arrays of `<input>.<array>`, by their own names."""
-    return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(name + ".")}
-
-
 def _kept(own: Mapping[str, Tensor]) -> Tokens:
     aside = {key.removeprefix("aside."): value for key, value in own.items() if key.startswith("aside.")}
     return Tokens(own["tokens"], own["tokens_mask"], aside or None)
