@@ -65,8 +65,7 @@ class FusionModel(nn.Module):
         head.meet(dict(zip(self.names, encoders, strict=True)))
 
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
-        encoded = self.encoded(arrays)
-        return {name: adapter(encoded[name]) for name, adapter in zip(self.names, self.adapters, strict=True)}
+        return {name: self.encode_input(name, own_arrays(name, arrays)) for name in self.names}
 
     def encoded(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
         """The encoders' own tokens, each as wide as its encoder makes them."""
