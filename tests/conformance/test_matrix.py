@@ -24,7 +24,7 @@ from fuseline.tasks import TASKS
 PAGE = Path(__file__).parents[2] / "docs" / "works.md"
 ROWS_FOLDER = PAGE.parents[1] / "build" / "matrix"
 WRITING = bool(os.environ.get("FUSELINE_WRITE_MATRIX"))
-SOME = [("document", "retrieval")]
+SOME = [("graph", "retrieval")]
 """cells run on every machine; the conformance suite runs each modality, task and fusion by itself anyway"""
 ROWS = 12
 

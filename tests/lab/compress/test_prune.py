@@ -114,17 +114,6 @@ def test_every_fusion(name: str, tmp_path: Path) -> None:
     _check(subject_of(name, tmp_path), FUSION, FUSIONS[name])
 
 
-@pytest.mark.parametrize("name", ["image-efficientnet-lite0"])  # a cut BERT: test_crop.py
-def test_what_was_cut_is_exported(name: str, tmp_path: Path) -> None:
-    if name not in case_names():
-        pytest.skip("weights are not installed")
-    subject = subject_of(name, tmp_path)
-    for part in (*subject.names, FUSION):
-        assert prune(subject.model, part, 0.5, [batch_of(subject)])
-    theirs = subject.predictor.backend.run(subject.parser.arrays(subject.rows))
-    assert gap(subject.run(subject.rows), theirs) < PARITY
-
-
 def test_small_encoders_of_every_modality_are_exported(tmp_path: Path) -> None:
     subject = subject_of("fusion-attention", tmp_path)
     for part in (*subject.names, FUSION):
