@@ -146,6 +146,7 @@ def resume(
     """
     need_training()
     from fuseline.lab.training.run import Record, run
+    from fuseline.lab.training.team import Team
 
     path = Path(folder)
     first = path / "fold-0"
@@ -160,6 +161,11 @@ def resume(
     if given is None:
         raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
     opened = open_table(given, recipe.table)
+    team = Team.of_environment()
+    if team.size > 1:  # by torchrun: alone, each process would write the same folder
+        _can_be_shared(recipe, path_of(given), None)
+        run(recipe, opened, path, voice=voice("quiet" if quiet or not team.first else "auto"), resume=True, team=team)
+        return Run(path)
     speak = voice("quiet" if quiet else "auto")
     with _resumable(path, speak):
         if folds:

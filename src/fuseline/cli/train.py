@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fuseline.cli.options import CacheFolder
 from fuseline.errors import FuselineError
 
 NAME = "train"
@@ -38,16 +39,7 @@ def command(
     engine: Annotated[
         Engine, typer.Option("--engine", help="who starts them: local (torchrun, here) or ray (on a cluster)")
     ] = Engine.local,
-    cache: Annotated[
-        str | None,
-        typer.Option(
-            "--cache",
-            metavar="FOLDER|off",
-            help="where frozen encoders' outputs are kept for later runs; default: the recipe's, $FUSELINE_CACHE, or "
-            "the user's cache folder",
-            show_default=False,
-        ),
-    ] = None,
+    cache: CacheFolder = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
     """Train, evaluate, package and report.

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fuseline.cli.options import CacheFolder
+
 NAME = "tune"
 
 
@@ -22,16 +24,7 @@ def command(
         Path | None, typer.Option("--out", "-o", help="the search's folder; default: tunes/TABLE-DATE")
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", help="go on with the search in this folder")] = None,
-    cache: Annotated[
-        str | None,
-        typer.Option(
-            "--cache",
-            metavar="FOLDER|off",
-            help="where frozen encoders' outputs are kept for later runs; default: the recipe's, $FUSELINE_CACHE, or "
-            "the user's cache folder",
-            show_default=False,
-        ),
-    ] = None,
+    cache: CacheFolder = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
     worker: Annotated[bool, typer.Option("--worker", hidden=True)] = False,
     until: Annotated[float | None, typer.Option("--until", hidden=True)] = None,

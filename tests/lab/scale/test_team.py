@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,22 @@ def _rank(process: psutil.Process) -> str | None:
         return process.environ().get("RANK")
     except psutil.Error:  # it has ended
         return None
+
+
+def test_torchrun_goes_on_with_a_run_as_one_team(together: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(together, folder)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "fuseline", "train", "--resume", str(folder), "--quiet"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("report.html") <= 1  # one of them has the run
+    same(curve(folder), curve(together), 0.0)
 
 
 def test_what_stops_it_is_said_once(recipe: dict[str, Any], tmp_path: Path) -> None:

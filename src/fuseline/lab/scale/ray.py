@@ -10,8 +10,6 @@ from fuseline.errors import FuselineError
 from fuseline.lab.scale.worker import FAILED, Order, work
 from fuseline.package.files import write_json
 
-GPU = 1
-
 
 def train_on_ray(order: Order, workers: int) -> None:
     """Raises FuselineError ``missing_extra`` or ``team_lost``."""

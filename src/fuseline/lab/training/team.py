@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -173,5 +173,5 @@ def weighted(loss: Tensor, weight: float) -> Tensor:
 
 def begun(folder: Path) -> bool:
     """Whether a run in this folder got to its first checkpoint or further."""
-    checkpoints: Any = folder / "checkpoints"
+    checkpoints = folder / "checkpoints"
     return (folder / "run.json").exists() and any((checkpoints / name).exists() for name in ("last", "last.old"))
