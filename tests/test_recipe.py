@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fuseline.errors import FuselineError
 from fuseline.recipe import Frozen, dump_recipe, load_recipe, parse_recipe, read_options
@@ -71,3 +72,16 @@ def test_options_of_a_part() -> None:
     assert read_options(Config, {}, "fusion").layers == 2
     with pytest.raises(FuselineError, match=r"fusion\.layer: unknown key; did you mean 'layers'"):
         read_options(Config, {"layer": 3}, "fusion")
+
+
+def test_a_date_without_quotes_is_a_moment() -> None:
+    text = (
+        "table: {path: x.csv, windows: {start: 2012-03-01, history: 2, horizon: 1}}\n"
+        "inputs: {speed: {modality: timeseries}}\n"
+        "task: {kind: forecast, target: speed@next}\n"
+        "split: {kind: time, time: time, val_from: 2013-01-01, test_from: 2014-01-01 06:00:00}\n"
+    )
+    recipe = parse_recipe(yaml.safe_load(text))
+    assert recipe.table.windows is not None
+    assert recipe.table.windows.start == "2012-03-01"
+    assert (recipe.split.val_from, recipe.split.test_from) == ("2013-01-01", "2014-01-01T06:00:00")

@@ -7,17 +7,26 @@ a part never touches this file. Unknown keys are errors that name their path.
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from fuseline.errors import FuselineError, closest
 
 Stratify = Literal["classes", "numbers", "none"]
 """how a split spreads rows by their target: by class, by quantile, or not"""
 ABSENT = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+
+
+def _moment_text(given: Any) -> Any:
+    """YAML makes a date of what looks like one: we want its text."""
+    return given.isoformat() if isinstance(given, datetime.date) else given
+
+
+Moment = Annotated[str, BeforeValidator(_moment_text)]
 
 
 class Frozen(BaseModel):
@@ -90,7 +99,7 @@ class WindowSpec(Frozen):
     )
     entity: str | None = Field(None, description="column that tells several series apart; default: one series")
     step: str | None = Field(None, description="distance of two steps, e.g. 5m, 1h, 1d; default: the usual one")
-    start: str | None = Field(None, description="moment of the first row, where no column says it, e.g. 2012-03-01")
+    start: Moment | None = Field(None, description="moment of the first row, where no column says it, e.g. 2012-03-01")
     history: int = Field(ge=1, le=100_000, description="steps behind a row's moment, its own included")
     horizon: int = Field(ge=1, le=100_000, description="steps ahead of it")
     stride: int = Field(1, ge=1, description="a row for every so many steps")
@@ -114,8 +123,8 @@ class SplitSpec(Frozen):
     kind: Literal["random", "stratified", "group", "time", "given"] = "stratified"
     group: str | None = Field(None, description="column whose values are never split over parts (kind: group)")
     time: str | None = Field(None, description="column that orders the rows (kind: time); of windows: `time`")
-    val_from: str | None = Field(None, description="kind: time: moment from which rows validate, instead of a share")
-    test_from: str | None = Field(None, description="kind: time: moment from which rows test, instead of a share")
+    val_from: Moment | None = Field(None, description="kind: time: moment from which rows validate, instead of a share")
+    test_from: Moment | None = Field(None, description="kind: time: moment from which rows test, instead of a share")
     column: str | None = Field(None, description="column holding train, val or test (kind: given)")
     val: float = Field(0.15, ge=0, lt=1)
     test: float = Field(0.15, ge=0, lt=1)

@@ -182,6 +182,20 @@ def test_gaps_stay_and_no_series_is_all_gap(prepared: Prepared) -> None:
         assert torch.equal(seen["known"].any(dim=1), own["known"].any(dim=1))
 
 
+def test_silent_channels_are_silent_for_the_whole_row_and_never_all(prepared: Prepared) -> None:
+    own, present_B = arrays_of(prepared, "pulse")
+    shares = []
+    for step in range(40):
+        seen = part_of(prepared, "pulse", jitter=0, scale=0, mask=0, silent=0.9)(own, present_B, Draw(CPU, step))
+        gone = own["known"] & ~seen["known"]
+        whole = gone.any(dim=1)
+        assert torch.equal(gone, own["known"] & whole[:, None]), "a channel fell silent for a part of its steps"
+        assert torch.equal(seen["known"].any(dim=(1, 2)), own["known"].any(dim=(1, 2)))
+        assert torch.equal(seen["values"][seen["known"]], own["values"][seen["known"]])
+        shares.append(float(whole.float().mean()))
+    assert 0.1 < sum(shares) / len(shares) < 0.6  # up to 0.9, 0.45 in the mean, less where all would have gone
+
+
 @pytest.mark.parametrize(
     ("modality", "wanted", "fixed", "words"),
     [

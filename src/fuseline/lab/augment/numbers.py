@@ -59,10 +59,17 @@ class SeriesConfig(Frozen):
     )
     scale: float = Field(0.1, ge=0, le=1, description="each channel's swings larger or smaller by up to this share")
     mask: float = Field(0.1, ge=0, lt=1, description="one gap in all channels, up to this share of the steps")
+    silent: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="channels without any number, as sensors that are off: a share of them up to this one, drawn a row",
+    )
 
 
 class AugmentSeries(Augment):
-    """Jitter and scaling (Um et al. 2017, "Data augmentation of wearable sensor data"), and a gap. Gaps stay gaps."""
+    """Jitter and scaling (Um et al. 2017, "Data augmentation of wearable sensor data"), a gap, and silent
+    channels. Gaps stay gaps, and no row loses all that it has."""
 
     Config = SeriesConfig
     strong = MappingProxyType({"jitter": 0.2, "scale": 0.3, "mask": 0.25})
@@ -89,4 +96,8 @@ class AugmentSeries(Augment):
             left_BLC = known_BLC & ~gap_BL[:, :, None]
             # A short series may lie within the gap: it stays.
             known_BLC = torch.where(left_BLC.any(dim=1, keepdim=True), left_BLC, known_BLC)
+        if config.silent:
+            share_B11 = draw.uniform(rows, 1, 1, high=config.silent)
+            left_BLC = known_BLC & (draw.uniform(rows, 1, channels) >= share_B11)
+            known_BLC = torch.where(left_BLC.any(dim=(1, 2), keepdim=True), left_BLC, known_BLC)
         return {**arrays, "values": torch.where(known_BLC, values_BLC, 0.0), "known": known_BLC}

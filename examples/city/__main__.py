@@ -1,0 +1,3 @@
+from examples.city.run import main
+
+main()

@@ -1,0 +1,98 @@
+"""What the three systems share: stages that a second start does not do again, and a model server beside the page."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from fuseline.errors import FuselineError
+
+START_SECONDS = 120.0
+ANSWER_SECONDS = 30.0
+
+
+class Stages:
+    """The stages of a folder: each is done once, its result is kept, and an interrupted one begins again."""
+
+    def __init__(self, folder: Path, *, say: Callable[[str], None] = print) -> None:
+        self.folder, self.say = folder, say
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def do(self, name: str, make: Callable[[], Any]) -> Any:
+        """`make`'s result, which must be JSON; read from the folder where the stage has ended before."""
+        path = self.folder / f"{name}.json"
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            self.say(f"{name}: done before, in {kept['seconds']} s")
+            return kept["result"]
+        self.say(f"{name} ...")
+        clock = time.monotonic()
+        result = make()
+        seconds = round(time.monotonic() - clock, 1)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps({"seconds": seconds, "result": result}, indent=1), encoding="utf-8")
+        new.replace(path)  # a kill leaves the whole or nothing
+        self.say(f"{name}: {seconds} s")
+        return result
+
+
+@contextlib.contextmanager
+def model_server(packages: dict[str, Path], folder: Path, *options: str, port: int) -> Iterator[str]:
+    """`fuseline serve` of packages by name, in a process of its own; its address. It ends with the block.
+
+    Raises FuselineError ``not_ready`` with the end of its log where it does not start.
+    """
+    log = folder / "server.log"
+    models = [f"{name}={path}" for name, path in packages.items()]
+    command = [sys.executable, "-m", "fuseline", "serve", *models, "--port", str(port), *options]
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _await(url + "/readyz", process, log)
+            yield url
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2):
+            return
+        time.sleep(0.2)
+    end = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+    raise FuselineError("not_ready", f"the model server did not start: {end}", f"all of its log is in {log}")
+
+
+def ask(url: str, model: str, rows: Sequence[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
+    """Answers of a model that is served. Raises FuselineError with the server's own code and words."""
+    request = urllib.request.Request(
+        f"{url}/v1/models/{model}/predict",
+        data=json.dumps({"rows": list(rows), **more}).encode(),
+        headers={"content-type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
+            answers: list[dict[str, Any]] = json.load(response)["answers"]
+            return answers
+    except urllib.error.HTTPError as error:
+        told = json.loads(error.read() or b"{}")
+        raise FuselineError(told.get("code", "internal"), told.get("error", str(error)), told.get("hint", "")) from None
+    except (OSError, ValueError) as error:
+        raise FuselineError("not_ready", f"the model server gave no answer: {error}", "is it up?") from None
