@@ -133,18 +133,13 @@ def test_two_processes_learn_as_one(recipe: dict[str, Any], together: Path, tmp_
     same(curve(together), curve(tmp_path / "one"), TOLERANCE)
 
 
-@pytest.mark.parametrize(("strategy", "tolerance"), [("ddp", 0.0), ("fsdp", TOLERANCE)])
 def test_a_killed_process_is_replaced_and_nothing_differs(
-    recipe: dict[str, Any], together: Path, tmp_path: Path, strategy: str, tolerance: float
+    recipe: dict[str, Any], together: Path, tmp_path: Path
 ) -> None:
-    """Sharded, that is also: it learns as copies do, an input that one process lacks hangs nothing, checkpoints are
-    whole."""
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fuseline", "train", str(tmp_path / "recipe.yaml"), "--out", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--workers", "2", "--strategy", strategy, "--quiet"], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*command, "--workers", "2", "--quiet"], stderr=subprocess.PIPE, text=True)
     try:
         victim = _second(process.pid, folder)
         os.kill(victim, signal.SIGKILL)
@@ -153,15 +148,7 @@ def test_a_killed_process_is_replaced_and_nothing_differs(
         process.kill()
     assert process.returncode == 0, said
     assert str(victim) in said  # torchrun names whom it lost
-    same(curve(folder), curve(together), tolerance)
-    sizes = [
-        {
-            name: (t.shape, t.dtype)
-            for name, t in load_file(run / "checkpoints" / "last" / "tensors.safetensors").items()
-        }
-        for run in (folder, together)
-    ]
-    assert sizes[0] == sizes[1]  # either may go on with the other's
+    same(curve(folder), curve(together), 0.0)
 
 
 def _second(launcher: int, folder: Path) -> int:
@@ -190,15 +177,16 @@ def _rank(process: psutil.Process) -> str | None:
         return None
 
 
-def test_ray_replaces_a_killed_worker_and_nothing_differs(
+def test_ray_replaces_a_killed_worker_and_a_split_model_learns_as_a_whole_one(
     recipe: dict[str, Any], together: Path, tmp_path: Path
 ) -> None:
+    """Both in one, for each start of a team costs half a minute. The recipe's batches lack an input in one process."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fuseline", "train", str(tmp_path / "recipe.yaml"), "--out", str(folder)]
     process = subprocess.Popen(
-        [*command, "--workers", "2", "--engine", "ray", "--quiet"],
+        [*command, "--workers", "2", "--engine", "ray", "--strategy", "fsdp", "--quiet"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -217,7 +205,8 @@ def test_ray_replaces_a_killed_worker_and_nothing_differs(
         process.wait(timeout=60)
     assert process.returncode == 0, said
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["stage"] == "done"
-    same(curve(folder), curve(together), 0.0)
+    same(curve(folder), curve(together), TOLERANCE)
+    assert shapes(folder) == shapes(together)  # either may go on with the other's
 
 
 def test_torchrun_goes_on_with_a_run_as_one_team(together: Path, tmp_path: Path) -> None:

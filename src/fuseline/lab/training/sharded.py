@@ -109,7 +109,7 @@ def same_buffers(model: nn.Module) -> None:
         dist.broadcast(buffer, 0)
 
 
-class ShardedStrategy(DDPStrategy):  # type: ignore[misc]
+class ShardedStrategy(DDPStrategy):
     """Lightning's, for a model that is split already: nothing to wrap, and checkpoints that are whole."""
 
     def configure_ddp(self) -> None:

@@ -116,8 +116,8 @@ class Team:
         return float(total) / self.size
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """This one's rows of a batch of all."""
-        return rows[self.rank :: self.size]
+        """This one's rows of a batch of all: neighbours in it, as many as the others have or one more."""
+        return np.array_split(rows, self.size)[self.rank]
 
     def weight(self, mine: int, all_rows: int) -> float:
         """What the mean over `mine` rows counts in the mean of all processes, that it be the mean over all rows."""

@@ -21,7 +21,18 @@ from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.disk.where import open_cache
-from fuseline.lab.tune.study import GivenUpError, Study, changed, end, folder_of, line, quiet, run_trial, take
+from fuseline.lab.tune.study import (
+    INTERRUPTED,
+    GivenUpError,
+    Study,
+    changed,
+    end,
+    folder_of,
+    line,
+    quiet,
+    run_trial,
+    take,
+)
 from fuseline.progress import Voice
 from fuseline.recipe import parse_recipe
 from fuseline.runtime.raycluster import joined
@@ -30,7 +41,6 @@ RETRIES: Final = 3
 """times that a trial is gone on with whose worker or machine died"""
 PAUSE: Final = 0.5
 """seconds between two looks at what the workers reported"""
-INTERRUPTED: Final = "interrupted"
 
 
 class Report(NamedTuple):

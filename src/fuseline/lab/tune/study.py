@@ -7,6 +7,7 @@ worker that was interrupted goes on as if it had not been.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
 import math
@@ -38,6 +39,7 @@ from fuseline.recipe import Recipe, dump_recipe, load_recipe
 NAME = "tune"
 STARTUP = 5
 """trials that are drawn at random, and that none is given up against"""
+INTERRUPTED = "interrupted"
 HOPELESS = 20
 """trials that failed, and none that ended, after which a search gives up"""
 PRUNER = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
@@ -125,7 +127,7 @@ def work(study: Study, table: Table, *, trials: int, until: float | None, voice:
     """
     while (trial := take(study, trials, until)) is not None:
         value: float | None = None
-        state, why = TrialState.FAIL, "interrupted"
+        state, why = TrialState.FAIL, INTERRUPTED
         try:
             recipe = changed(study, trial)
             value = run_trial(recipe, table, folder_of(study, trial.number), cache, _watching(trial))
@@ -151,9 +153,13 @@ def take(study: Study, trials: int, until: float | None) -> optuna.Trial | None:
         if going >= trials or _hopeless(known):
             return None
         trial = study.optuna.ask()
-        # Seeded by the trial, not by the search: a resumed search draws what it would have drawn.
+        # Seeded by the draw, not by the search, and an interrupted trial's draw is made again: a resumed search tries
+        # what it would have tried.
+        drawn = {t.user_attrs.get("draw", t.number) for t in known if not _interrupted(t)}
+        draw = next(i for i in itertools.count() if i not in drawn)
+        trial.set_user_attr("draw", draw)
         study.optuna.sampler = optuna.samplers.TPESampler(
-            seed=study.seed * 100_003 + trial.number, n_startup_trials=STARTUP, constant_liar=True
+            seed=study.seed * 100_003 + draw, n_startup_trials=STARTUP, constant_liar=True
         )
         study.optuna.pruner = PRUNER
         # Within the turn: another process must see what is being tried already.
@@ -164,9 +170,14 @@ def take(study: Study, trials: int, until: float | None) -> optuna.Trial | None:
     return trial
 
 
+def _interrupted(trial: FrozenTrial) -> bool:
+    """By Ctrl-C, or by a kill, after which nobody could say why."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("why", INTERRUPTED) == INTERRUPTED
+
+
 def _hopeless(known: list[FrozenTrial]) -> bool:
-    """Whether so many failed, and none ended, that the search would never end. Killed ones do not count."""
-    failed = sum(t.state == TrialState.FAIL and t.user_attrs.get("why", "interrupted") != "interrupted" for t in known)
+    """Whether so many failed, and none ended, that the search would never end."""
+    failed = sum(t.state == TrialState.FAIL and not _interrupted(t) for t in known)
     return failed >= HOPELESS and not any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in known)
 
 
