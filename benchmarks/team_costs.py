@@ -21,31 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from chest_xray import VITALS
-from common import DATA, LEAN, machine
-
-from fuseline.data.windows import open_table
-from fuseline.lab.build import build_model
-from fuseline.lab.training import loop
-from fuseline.lab.training.cache import Cache
-from fuseline.lab.training.checkpoint import SafeCheckpointIO
-from fuseline.lab.training.prepare import prepare
-from fuseline.progress import Silent
-from fuseline.recipe import parse_recipe
 
 BATCH, STEPS, MIB = 32, 6, 16
-RECIPE = {
-    "table": {"path": str(DATA / "chest-xray" / "table.csv")},
-    "inputs": {
-        "image": {"modality": "image", "encoder": {"kind": "small"}},
-        "notes": {"modality": "text", "encoder": {"kind": "small"}},
-        "vitals": {"modality": "tabular", "columns": VITALS, "encoder": {"kind": "small"}},
-    },
-    "task": {"kind": "classification", "target": "covid", "positive": "yes"},
-    "split": {"kind": "group", "group": "patient", "val": 0.2, "test": 0.2},
-    "training": {"batch_size": BATCH, "precision": "float32", "loggers": []},
-    "evaluation": LEAN,
-}
 
 
 def cost(work: Callable[[], Any]) -> float:
@@ -55,7 +32,32 @@ def cost(work: Callable[[], Any]) -> float:
 
 
 def constants(folder: Path) -> dict[str, Any]:
-    spec, found = parse_recipe(RECIPE), {}
+    # Here, since the two processes of the all-reduce import this file and need none of it.
+    from chest_xray import VITALS
+    from common import DATA, LEAN
+
+    from fuseline.data.windows import open_table
+    from fuseline.lab.build import build_model
+    from fuseline.lab.training import loop
+    from fuseline.lab.training.cache import Cache
+    from fuseline.lab.training.checkpoint import SafeCheckpointIO
+    from fuseline.lab.training.prepare import prepare
+    from fuseline.progress import Silent
+    from fuseline.recipe import parse_recipe
+
+    recipe = {
+        "table": {"path": str(DATA / "chest-xray" / "table.csv")},
+        "inputs": {
+            "image": {"modality": "image", "encoder": {"kind": "small"}},
+            "notes": {"modality": "text", "encoder": {"kind": "small"}},
+            "vitals": {"modality": "tabular", "columns": VITALS, "encoder": {"kind": "small"}},
+        },
+        "task": {"kind": "classification", "target": "covid", "positive": "yes"},
+        "split": {"kind": "group", "group": "patient", "val": 0.2, "test": 0.2},
+        "training": {"batch_size": BATCH, "precision": "float32", "loggers": []},
+        "evaluation": LEAN,
+    }
+    spec, found = parse_recipe(recipe), {}
     table = open_table(spec.table.path, spec.table)
 
     def scan() -> None:
@@ -113,15 +115,19 @@ def reduce(rank: int, port: int, file: str) -> None:
     dist.destroy_process_group()
 
 
+def reduced(file: Path) -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(reduce, (port, str(file)), nprocs=2)
+    return file.read_text(encoding="utf-8")
+
+
 def main() -> None:
-    print(machine(), "load", os.getloadavg()[0])
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         print(json.dumps(constants(Path(name))), flush=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        torch.multiprocessing.spawn(reduce, (port, str(Path(name) / "told.json")), nprocs=2)
-        print((Path(name) / "told.json").read_text())
+        print(reduced(Path(name) / "told.json"))
 
 
 if __name__ == "__main__":

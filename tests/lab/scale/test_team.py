@@ -194,7 +194,7 @@ def test_ray_replaces_a_killed_worker_and_a_split_model_learns_as_a_whole_one(
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 450
         while not (folder / "history.csv").exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
         victim = next(p for p in _below(process.pid) if "RayTrainWorker" in " ".join(p.cmdline()))

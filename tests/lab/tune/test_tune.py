@@ -172,7 +172,7 @@ def test_a_search_on_ray_goes_on_where_a_worker_was_killed(tmp_path: Path) -> No
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 450
         while not list(out.glob("trials/*/history.csv")) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
         below = psutil.Process(process.pid).children(recursive=True)
