@@ -40,6 +40,7 @@ def train(
     split: Split | None = None,
     workers: int = 1,
     engine: str = "local",
+    strategy: str = "ddp",
 ) -> Run:
     """Train, evaluate, package and report one run (or one a fold).
 
@@ -59,6 +60,8 @@ def train(
         split: a split made by the caller instead of the recipe's.
         workers: processes that train together (data parallel); `training.batch_size` is of all of them.
         engine: who starts them: "local" (torchrun, on this machine) or "ray" (Ray Train, on a cluster).
+        strategy: "ddp": each process has the whole model; "fsdp": weights, gradients and the optimiser's state are
+            split over them, for a model that is too large for one. What is learned is the same.
 
     Raises:
         FuselineError: with the row, column or recipe path at fault. KeyboardInterrupt after Ctrl-C: see :func:`resume`.
@@ -72,10 +75,11 @@ def train(
     recipe = with_cache_folder(recipe, cache_folder)
     from fuseline.lab.training.team import Team
 
-    team = Team.of_environment()
+    team = Team.of_environment(strategy=strategy)
     if team.size > 1:
         return _member(team, recipe, opened, path, out, quiet)
     speak = voice("quiet" if quiet else "auto")
+    _can_be_split(workers, strategy)
     folder = _new_folder(out, path)
     if workers > 1 or engine != "local":
         _can_be_shared(recipe, path, split)
@@ -83,7 +87,7 @@ def train(
         from fuseline.lab.scale.launch import train_together
 
         with _resumable(folder, speak):
-            train_together(recipe, path, folder, workers=workers, engine=engine, quiet=quiet)
+            train_together(recipe, path, folder, workers=workers, engine=engine, strategy=strategy, quiet=quiet)
         return Run(folder)
     if recipe.split.column == PART:  # resuming and the report need the joined rows again
         path = folder / "table.parquet"
@@ -95,6 +99,12 @@ def train(
 
         run(recipe, opened, folder, voice=speak, cache=cache, split=split, table_path=path)
     return Run(folder)
+
+
+def _can_be_split(workers: int, strategy: str) -> None:
+    """Raises FuselineError ``bad_team`` for one process."""
+    if strategy == "fsdp" and workers == 1:
+        raise FuselineError("bad_team", "strategy fsdp splits a model over several processes", "--workers 2 or more")
 
 
 def _can_be_shared(recipe: Recipe, path: Path | None, split: Split | None) -> None:
@@ -133,7 +143,13 @@ def _member(team: Team, recipe: Recipe, table: Table, path: Path | None, out: st
 
 
 def resume(
-    folder: str | Path, *, table: Any = None, quiet: bool = False, workers: int = 1, engine: str = "local"
+    folder: str | Path,
+    *,
+    table: Any = None,
+    quiet: bool = False,
+    workers: int = 1,
+    engine: str = "local",
+    strategy: str = "ddp",
 ) -> Run:
     """Go on with a run that was interrupted; ends with the weights that an uninterrupted run would have.
 
@@ -143,6 +159,7 @@ def resume(
         quiet: say nothing.
         workers: as in :func:`train`; as many as before or not.
         engine: as in :func:`train`.
+        strategy: as in :func:`train`; the one of before or not.
     """
     need_training()
     from fuseline.lab.training.run import Record, run
@@ -161,11 +178,12 @@ def resume(
     if given is None:
         raise FuselineError("no_table", "the run was given a table in memory", "pass the same table again: table=...")
     opened = open_table(given, recipe.table)
-    team = Team.of_environment()
+    team = Team.of_environment(strategy=strategy)
     if team.size > 1:  # by torchrun: alone, each process would write the same folder
         _can_be_shared(recipe, path_of(given), None)
         run(recipe, opened, path, voice=voice("quiet" if quiet or not team.first else "auto"), resume=True, team=team)
         return Run(path)
+    _can_be_split(workers, strategy)
     speak = voice("quiet" if quiet else "auto")
     with _resumable(path, speak):
         if folds:
@@ -178,7 +196,7 @@ def resume(
             assert file is not None
             from fuseline.lab.scale.launch import train_together
 
-            train_together(recipe, file, path, workers=workers, engine=engine, quiet=quiet)
+            train_together(recipe, file, path, workers=workers, engine=engine, strategy=strategy, quiet=quiet)
         else:
             run(recipe, opened, path, voice=speak, resume=True)
     return Run(path)

@@ -15,9 +15,10 @@ from typing import Any
 from fuseline.api.sources import recipe_and_table, with_cache_folder
 from fuseline.api.training import need_training
 from fuseline.data.windows import open_table
-from fuseline.errors import FuselineError
+from fuseline.errors import FuselineError, unknown_kind
 from fuseline.progress import Voice, voice
 
+ENGINES = ("local", "ray")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -47,6 +48,7 @@ def tune(
     trials: int = 50,
     max_time: str | float | None = None,
     workers: int = 1,
+    engine: str = "local",
     cache_folder: str | Path | None = None,
     resume: str | Path | None = None,
     quiet: bool = False,
@@ -61,6 +63,8 @@ def tune(
         trials: that end, given up ones included; on resuming, in all.
         max_time: seconds, or text such as "30m", "1h": no trial begins after it.
         workers: processes that run trials at the same time. The table must then be a file.
+        engine: who starts them: "local" (this machine) or "ray" (tasks on a Ray cluster, whose machines see the table
+            and the search's folder under the same paths).
         cache_folder: where frozen encoders' tokens are kept for all trials, or "off", instead of the recipe's
             training.cache_folder.
         resume: the folder of a search to go on with, instead of `source`.
@@ -72,6 +76,8 @@ def tune(
     """
     need_training()
     _need_optuna()
+    if engine not in ENGINES:
+        raise unknown_kind("engine", engine, ENGINES)
     from fuseline.lab.training.disk.where import open_cache
     from fuseline.lab.tune import study as studies
     from fuseline.lab.tune.report import write_search
@@ -99,7 +105,11 @@ def tune(
             raise FuselineError("no_table", "the search was given a table in memory", "pass it again: table=...")
         opened = open_table(given, study.recipe.table)
     try:
-        if workers > 1:
+        if engine == "ray":
+            from fuseline.lab.tune.ray import search_on_ray
+
+            search_on_ray(study, trials=trials, until=until, workers=workers, voice=speak)
+        elif workers > 1:
             if study.table is None:
                 raise FuselineError("bad_usage", "several workers read the table themselves", "give it as a file")
             _many(folder, workers, trials, until, speak, quiet)

@@ -20,6 +20,11 @@ class Engine(StrEnum):
     ray = "ray"
 
 
+class Strategy(StrEnum):
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class OnError(StrEnum):
     stop = "stop"
     quarantine = "quarantine"
@@ -39,6 +44,10 @@ def command(
     engine: Annotated[
         Engine, typer.Option("--engine", help="who starts them: local (torchrun, here) or ray (on a cluster)")
     ] = Engine.local,
+    strategy: Annotated[
+        Strategy,
+        typer.Option("--strategy", help="of several processes: each has the model (ddp), or a part of it (fsdp)"),
+    ] = Strategy.ddp,
     cache: CacheFolder = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
@@ -56,7 +65,7 @@ def command(
     if resume is not None:
         if source is not None or cache is not None:
             raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave recipe and --cache away")
-        run = api.resume(resume, quiet=quiet, workers=workers, engine=engine.value)
+        run = api.resume(resume, quiet=quiet, workers=workers, engine=engine.value, strategy=strategy.value)
     elif source is None:
         raise FuselineError("bad_usage", "what shall be trained?", "fuseline train RECIPE, or TABLE --target COLUMN")
     else:
@@ -70,6 +79,7 @@ def command(
             quiet=quiet,
             workers=workers,
             engine=engine.value,
+            strategy=strategy.value,
         )
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process has the run
         show_run(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,11 @@ from fuseline.cli.options import CacheFolder
 NAME = "tune"
 
 
+class Engine(StrEnum):
+    local = "local"
+    ray = "ray"
+
+
 def command(
     recipe: Annotated[Path | None, typer.Argument(help="a recipe; with --resume none", show_default=False)] = None,
     table: Annotated[Path | None, typer.Option("--table", help="instead of the recipe's own")] = None,
@@ -20,6 +26,9 @@ def command(
         str | None, typer.Option("--time", help="begin no trial after it, e.g. 30m or 1h", show_default=False)
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="processes that try at the same time")] = 1,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="who starts them: local (here) or ray (on a cluster)")
+    ] = Engine.local,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="the search's folder; default: tunes/TABLE-DATE")
     ] = None,
@@ -36,6 +45,8 @@ def command(
     What may change stands in the recipe's `tune.space` (`training.learning_rate: {low: 1e-4, high: 1e-2, log: true}`,
     `fusion.kind: [attention, concat]`); without it: learning rate, weight decay, batch size, dropouts, width and kind
     of fusion. Trials that fall behind are given up early. Test rows are never looked at.
+
+    With --engine ray trials are tasks on a Ray cluster; one whose worker dies goes on elsewhere from its checkpoint.
 
     Ends with `OUT/best.yaml`, to be trained with `fuseline train`, and `OUT/tune.html`: what was tried, and what
     mattered. Everything is in `OUT/study.db`: after Ctrl-C or a kill, `fuseline tune --resume OUT` goes on.
@@ -57,6 +68,7 @@ def command(
         trials=trials,
         max_time=max_time,
         workers=workers,
+        engine=engine.value,
         cache_folder=cache,
         resume=resume,
         quiet=quiet,

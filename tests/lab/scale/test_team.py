@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -17,12 +18,17 @@ import numpy as np
 import polars as pl
 import psutil
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from fuseline import api
 from fuseline.errors import FuselineError
 from fuseline.lab.scale.launch import environment
+from fuseline.lab.training.sharded import check_sharded
 from fuseline.lab.training.team import Team
+from fuseline.lab.training.validation import Seen, Validation
+from fuseline.recipe import parse_recipe
 
 LEAN = {"bootstrap": 0, "degradation": False, "export": False, "report": False}
 TOLERANCE = 1e-4
@@ -101,6 +107,11 @@ def curve(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+def shapes(folder: Path) -> dict[str, Any]:
+    state = load_file(folder / "checkpoints" / "last" / "tensors.safetensors")
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+
+
 def same(a: list[dict[str, float]], b: list[dict[str, float]], tolerance: float) -> None:
     assert len(a) == len(b)
     for x, y in zip(a, b, strict=True):
@@ -166,6 +177,38 @@ def _rank(process: psutil.Process) -> str | None:
         return None
 
 
+def test_ray_replaces_a_killed_worker_and_a_split_model_learns_as_a_whole_one(
+    recipe: dict[str, Any], together: Path, tmp_path: Path
+) -> None:
+    """Both in one, for each start of a team costs half a minute. The recipe's batches lack an input in one process."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "fuseline", "train", str(tmp_path / "recipe.yaml"), "--out", str(folder)]
+    process = subprocess.Popen(
+        [*command, "--workers", "2", "--engine", "ray", "--strategy", "fsdp", "--quiet"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RAY_ADDRESS": "local", "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 450
+        while not (folder / "history.csv").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        victim = next(p for p in _below(process.pid) if "RayTrainWorker" in " ".join(p.cmdline()))
+        victim.kill()
+        _, said = process.communicate(timeout=500)
+    finally:
+        process.terminate()  # Ray's processes end with it
+        process.wait(timeout=60)
+    assert process.returncode == 0, said
+    assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["stage"] == "done"
+    same(curve(folder), curve(together), TOLERANCE)
+    assert shapes(folder) == shapes(together)  # either may go on with the other's
+
+
 def test_torchrun_goes_on_with_a_run_as_one_team(together: Path, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     shutil.copytree(together, folder)
@@ -187,6 +230,52 @@ def test_what_stops_it_is_said_once(recipe: dict[str, Any], tmp_path: Path) -> N
     with pytest.raises(FuselineError, match="2 processes for batches") as caught:
         api.train({**recipe, "training": spec}, out=tmp_path / "run", workers=2, quiet=True)
     assert caught.value.code == "bad_team"
+
+
+def test_what_cannot_be_sharded(recipe: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(FuselineError, match="--workers 2") as caught:
+        api.train(recipe, out=tmp_path / "a", strategy="fsdp", quiet=True)
+    assert caught.value.code == "bad_team"
+    assert not (tmp_path / "a").exists()
+    spec = parse_recipe({**recipe, "training": {**recipe["training"], "mixup": 0.2}}).training
+    check_sharded(spec, Team(0, 2), "float16")
+    for team, precision in ((Team(0, 2, sharded=True), "float32"), (Team(sharded=True), "float32")):
+        with pytest.raises(FuselineError, match=r"mixup|several"):
+            check_sharded(spec, team, precision)
+    with pytest.raises(FuselineError, match="ddp, fsdp"):
+        Team.of_environment({}, strategy="zero")
+
+
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 13])
+def test_validation_is_dealt_out_and_put_together_again(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three processes, in turn: what they gather is what one would have seen, batch by batch."""
+
+    class Rows:
+        def batch(self, rows: np.ndarray) -> np.ndarray:
+            return rows
+
+    def seen(numbers: np.ndarray) -> Seen:
+        tensor = torch.from_numpy(numbers)
+        return Seen({"score": torch.stack([tensor, tensor**2], 1).float()}, tensor, tensor.sum())
+
+    numbers = np.random.default_rng(0).permutation(100)[:rows]
+    alone = Validation(Rows(), numbers, 4, Team())  # type: ignore[arg-type]
+    team = [Validation(Rows(), numbers, 4, Team(rank, 3)) for rank in range(3)]  # type: ignore[arg-type]
+    assert len({len(v) for v in team}) == 1
+    own = [[seen(batch) for batch in v] for v in team]  # type: ignore[arg-type]
+    sent: list[list[torch.Tensor]] = []
+    for validation, mine in zip(team[1:], own[1:], strict=True):  # what the others would send
+        monkeypatch.setattr(Team, "gather", lambda _, tensor: sent[-1].append(tensor) or [])
+        sent.append([])
+        assert validation.of_all(mine) is None
+    calls = iter(zip(*sent, strict=True))
+    monkeypatch.setattr(Team, "gather", lambda _, tensor: [tensor, *next(calls)])
+    together = team[0].of_all(own[0])
+    assert together is not None
+    for a, b in zip(together, [seen(batch) for batch in alone], strict=True):  # type: ignore[arg-type]
+        assert torch.equal(a.outputs["score"], b.outputs["score"])
+        assert torch.equal(a.targets, b.targets)
+        assert a.loss == b.loss
 
 
 def test_what_a_team_cannot_do(recipe: dict[str, Any], tmp_path: Path) -> None:

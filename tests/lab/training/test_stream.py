@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 
-from fuseline.lab.training.stream import epoch_batches, prefetched, steps_per_epoch
+from fuseline.lab.training.reader import Batch
+from fuseline.lab.training.stream import Stream, epoch_batches, prefetched, steps_per_epoch
+from fuseline.lab.training.team import Team
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 8), (7, 8), (8, 8), (12, 8), (13, 8), (100, 8), (257, 32)])
@@ -33,6 +38,37 @@ def test_epochs_and_seeds_differ() -> None:
     rows = np.arange(64)
     orders = [np.concatenate(list(epoch_batches(rows, 8, s, e, 0))) for s, e in ((0, 0), (0, 1), (1, 0))]
     assert not any((orders[i] == orders[j]).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+class Rows:
+    """A reader of a table on disk in blocks of 100 rows, the last of them short."""
+
+    def __init__(self) -> None:
+        self.table = SimpleNamespace(block_rows=100, n_rows=750)
+
+    def holds(self, rows: np.ndarray) -> bool:
+        return True
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        empty = torch.zeros(0)
+        return Batch({}, empty, None, rows)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_each_of_a_team_reads_its_own_blocks_and_none_waits_for_more(size: int) -> None:
+    """Blocks of unlike size, a last batch that is short: all make as many steps, and no row is lost or read twice."""
+    rows = np.setdiff1d(np.arange(750), np.arange(120, 190))  # one block has few training rows
+    given = {"batch_size": 48, "seed": 1, "interval_steps": 14, "total_steps": 14, "interval": lambda: 0}
+    alone = list(Stream(Rows(), rows, **given))  # type: ignore[arg-type]
+    team = [list(Stream(Rows(), rows, **given, team=Team(rank, size))) for rank in range(size)]  # type: ignore[arg-type]
+    assert {len(batches) for batches in team} == {len(alone)} == {14}
+    for step, whole in enumerate(alone):
+        parts = [batches[step] for batches in team]
+        assert sorted(np.concatenate([p.rows for p in parts])) == sorted(whole.rows)
+        assert np.mean([p.weight for p in parts]) == pytest.approx(1.0)
+        assert len(np.unique(whole.rows // 100)) == 8
+        for part in parts:
+            assert len(np.unique(part.rows // 100)) <= 8 // size + 2
 
 
 def test_prefetching_keeps_the_order_and_passes_errors_on() -> None:

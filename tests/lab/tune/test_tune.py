@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import made
+import optuna
 import polars as pl
+import psutil
 import pytest
 import yaml
 
 import fuseline
 from fuseline.api.tuning import seconds_of
 from fuseline.errors import FuselineError
+from fuseline.lab.tune.ray import Board, Report, hear
 from fuseline.lab.tune.space import apply, default_space, read_space
-from fuseline.lab.tune.study import open_study
+from fuseline.lab.tune.study import PRUNER, open_study
 from fuseline.recipe import load_recipe, parse_recipe
 
 SPACE = {
@@ -73,7 +76,7 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path: Path) -> None:
 def test_a_killed_search_loses_one_trial_at_most(tmp_path: Path) -> None:
     plan = recipe(tmp_path)
     plan["training"]["epochs"] = 400
-    plan["tune"] = {"space": {"training.learning_rate": [1e-4, 1e-3]}}
+    plan["tune"] = {"space": {"training.learning_rate": {"low": 1e-4, "high": 1e-3}}}
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(plan))
     out = tmp_path / "s"
     command = [
@@ -89,7 +92,7 @@ def test_a_killed_search_loses_one_trial_at_most(tmp_path: Path) -> None:
         "-q",
     ]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not list(out.glob("trials/0000/checkpoints/*")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
@@ -98,13 +101,15 @@ def test_a_killed_search_loses_one_trial_at_most(tmp_path: Path) -> None:
     (out / "recipe.yaml").write_text(yaml.safe_dump(plan))
     found = fuseline.tune(resume=out, trials=2, quiet=True)
     assert found.result["counts"] == {"failed": 1, "completed": 2}
+    killed, again, other = (t["changes"] for t in found.result["trials"])
+    assert again == killed != other, "what was interrupted is tried again, as it would have been"
 
 
 def test_two_workers_share_a_search(tmp_path: Path) -> None:
     found = fuseline.tune(recipe(tmp_path), out=tmp_path / "s", trials=5, workers=2, quiet=True)
-    ended = [t for t in found.result["trials"] if t["state"] != "failed"]
-    assert 5 <= len(ended) <= 6
-    assert len({t["trial"] for t in found.result["trials"]}) == len(found.result["trials"])
+    trials = found.result["trials"]
+    assert [t["trial"] for t in trials] == [0, 1, 2, 3, 4]
+    assert len({t["changes"]["training.learning_rate"] for t in trials}) == 5, "no two draw the same"
 
 
 def test_trials_that_cannot_be_run_say_why_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -117,6 +122,69 @@ def test_trials_that_cannot_be_run_say_why_and_the_search_goes_on(tmp_path: Path
     with pytest.raises(FuselineError) as caught:
         fuseline.tune(plan, out=tmp_path / "none", trials=1, max_time=0.01, quiet=True)
     assert caught.value.code == "no_trial"
+
+
+def test_a_search_in_which_nothing_can_be_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuseline.lab.tune.study.HOPELESS", 2)
+    plan = recipe(tmp_path)
+    plan["tune"] = {"space": {"training.learning_rate": [1e30, 1e31]}}
+    with pytest.raises(FuselineError, match="loss") as caught:
+        fuseline.tune(plan, out=tmp_path / "s", trials=9, quiet=True)
+    assert caught.value.code == "no_trial"
+    assert len(open_study(tmp_path / "s").trials) == 2
+
+
+def test_a_trial_on_ray_that_falls_behind_is_given_up() -> None:
+    """What workers report, heard by the process that asks Optuna: pruned like a trial here, and nothing twice."""
+    study = optuna.create_study(direction="maximize", pruner=PRUNER)
+    for _ in range(6):
+        trial = study.ask()
+        for interval in range(5):
+            trial.report(0.9, interval)
+        study.tell(trial, 0.9)
+    good, bad = study.ask(), study.ask()
+    reports = [Report(t.number, i, v) for t, v in ((good, 0.95), (bad, 0.5)) for i in range(4)]
+    board = Board()
+    assert not any(board.report(*report) for report in reports)
+    running = {t.number: t for t in (good, bad)}
+    assert set(hear(running, board.exchange([]))) == {bad.number}
+    assert hear(running, [reports[1]]) == []  # again, from a worker that went on with it
+    assert hear({}, reports) == []  # they have ended
+    assert board.exchange([bad.number]) == []
+    assert board.report(bad.number, 4, 0.5)
+    assert not board.report(good.number, 4, 0.95)
+
+
+def test_a_search_on_ray_goes_on_where_a_worker_was_killed(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    plan = recipe(tmp_path)
+    plan["training"] = {**plan["training"], "epochs": 150, "patience": 150, "checkpoint_seconds": 0}
+    plan["tune"] = {"space": {"training.learning_rate": {"low": 1e-4, "high": 1e-3}}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(plan))
+    out = tmp_path / "s"
+    command = [sys.executable, "-m", "fuseline", "tune", str(tmp_path / "r.yaml"), "-o", str(out), "-q"]
+    process = subprocess.Popen(
+        [*command, "--trials", "3", "--engine", "ray", "--workers", "2"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "RAY_ADDRESS": "local"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 450
+        while not list(out.glob("trials/*/history.csv")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        below = psutil.Process(process.pid).children(recursive=True)
+        next(p for p in below if p.cmdline()[:1] == ["ray::train"]).kill()
+        _, said = process.communicate(timeout=400)
+    finally:
+        process.terminate()  # Ray's processes end with it
+        process.wait(timeout=60)
+    assert process.returncode == 0, said
+    result = json.loads((out / "study.json").read_text())
+    assert result["counts"] == {"completed": 3}
+    assert {len((out / f"trials/{i:04d}/history.csv").read_text().splitlines()) for i in range(3)} == {151}
 
 
 def test_what_cannot_be_searched_is_said_at_once(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Final, Literal, get_args
 
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.lab.scale.worker import FAILED, Order
+from fuseline.lab.training.team import STRATEGIES
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.runtime.backend import cpu_quota
 
@@ -24,7 +25,14 @@ ORDER, RECIPE = "order.json", "team-recipe.yaml"
 
 
 def train_together(
-    recipe: Recipe, table: Path, folder: Path, *, workers: int, engine: str = "local", quiet: bool = False
+    recipe: Recipe,
+    table: Path,
+    folder: Path,
+    *,
+    workers: int,
+    engine: str = "local",
+    strategy: str = "ddp",
+    quiet: bool = False,
 ) -> None:
     """Train one run by several processes, until its report is written.
 
@@ -34,6 +42,7 @@ def train_together(
         folder: the run's; one that was begun by a team is gone on with.
         workers: processes, of one GPU each where there are GPUs.
         engine: local (this machine) or ray (a cluster that `ray.init` finds, or this machine).
+        strategy: ddp (each process has the whole model) or fsdp (its weights are split over them).
         quiet: say nothing.
 
     Raises:
@@ -42,11 +51,13 @@ def train_together(
     """
     if engine not in ENGINES:
         raise unknown_kind("engine", engine, ENGINES)
+    if strategy not in STRATEGIES:
+        raise unknown_kind("strategy", strategy, STRATEGIES)
     if workers < 1:
         raise FuselineError("bad_team", f"{workers} workers", "1 or more")
     (folder / FAILED).unlink(missing_ok=True)
     (folder / RECIPE).write_text(dump_recipe(recipe), encoding="utf-8")
-    order = Order(str((folder / RECIPE).resolve()), str(table.resolve()), str(folder.resolve()), quiet)
+    order = Order(str((folder / RECIPE).resolve()), str(table.resolve()), str(folder.resolve()), quiet, strategy)
     order.write(folder / ORDER)
     if engine == "ray":
         from fuseline.lab.scale.ray import train_on_ray

@@ -9,10 +9,16 @@ from typing import Any
 from fuseline.errors import FuselineError
 from fuseline.lab.scale.worker import FAILED, Order, work
 from fuseline.package.files import write_json
+from fuseline.runtime.raycluster import joined
 
 
 def train_on_ray(order: Order, workers: int) -> None:
     """Raises FuselineError ``missing_extra`` or ``team_lost``."""
+    with joined(cpus=workers + 1):  # one for what holds them together
+        _train(order, workers)
+
+
+def _train(order: Order, workers: int) -> None:
     try:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -23,35 +29,29 @@ def train_on_ray(order: Order, workers: int) -> None:
         ) from None
     from fuseline.lab.scale.launch import RESTARTS, lost
 
-    began = not ray.is_initialized()
-    if began:
-        ray.init(include_dashboard=False, log_to_driver=not order.quiet)
+    gpus = ray.cluster_resources().get("GPU", 0) >= workers
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config=asdict(order),
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=order.folder,
+            failure_config=FailureConfig(max_failures=RESTARTS),
+        ),
+    )
     try:
-        gpus = ray.cluster_resources().get("GPU", 0) >= workers
-        trainer = TorchTrainer(
-            _work,
-            train_loop_config=asdict(order),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpus),
-            run_config=RunConfig(
-                name="ray",
-                storage_path=order.folder,
-                failure_config=FailureConfig(max_failures=RESTARTS),
-            ),
-        )
-        try:
-            trainer.fit()
-        except Exception as error:  # Ray wraps what a worker raised in types of its own
-            raise lost(str(error)[:1000]) from None
-    finally:
-        if began:
-            ray.shutdown()
+        trainer.fit()
+    except Exception as error:  # Ray wraps what a worker raised in types of its own
+        raise lost(str(error)[:1000]) from None
 
 
 def _work(order: dict[str, Any]) -> None:
     """In every worker. Ray has connected them, and said in the environment which one this is."""
     from fuseline.lab.training.team import Team
 
-    team, told = Team.of_environment(), Order(**order)
+    told = Order(**order)
+    team = Team.of_environment(strategy=told.strategy)
     try:
         work(told, team)
     except FuselineError as error:

@@ -33,6 +33,7 @@ class Order:
     folder: str
     """the run's, which all processes must see"""
     quiet: bool = False
+    strategy: str = "ddp"
 
     def write(self, path: Path) -> None:
         write_json(path, asdict(self))
@@ -60,7 +61,7 @@ def work(order: Order, team: Team) -> None:
 
 def main() -> None:
     order = Order.read(Path(sys.argv[1]))
-    team = Team.of_environment()
+    team = Team.of_environment(strategy=order.strategy)
     try:
         work(order, team)
     except FuselineError as error:

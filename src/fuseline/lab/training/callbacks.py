@@ -17,6 +17,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.training.checkpoint import save_weights, trained_state
 from fuseline.lab.training.module import TrainModule
 from fuseline.lab.training.team import Team
+from fuseline.lab.training.validation import Seen, Validation
 from fuseline.package.files import write_text
 from fuseline.progress import Advance
 from fuseline.recipe import TrainingSpec
@@ -43,13 +44,13 @@ class Keeper(pl.Callback):
         task: Task,
         metric: str,
         spec: TrainingSpec,
-        validates: bool,
+        validation: Validation | None,
         watch: Watch | None = None,
         team: Team | None = None,
     ) -> None:
         self.watch = watch
         self.team = team or Team()
-        self.folder, self.task, self.metric, self.validates = folder, task, metric, validates
+        self.folder, self.task, self.metric, self.validation = folder, task, metric, validation
         self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.saved = 0.0
@@ -84,7 +85,7 @@ class Keeper(pl.Callback):
         return self.seconds_before + time.monotonic() - self.started
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.validates and self.waited >= self.patience:  # resumed behind the interval that ended it: not one more
+        if self.validation and self.waited >= self.patience:  # resumed behind the interval that ended it: not one more
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -112,11 +113,9 @@ class Keeper(pl.Callback):
                 "lower training.learning_rate (and an encoder's own), or look for extreme numbers in the table",
             )
         improved = True
-        if self.validates:
-            row |= self._validate(pl_module)
-            # Every process scores all validation rows. A last bit that differs between two kinds of processors must
-            # not make one of them stop and the others wait for it.
-            value = row[f"val_{self.metric}"] = float(self.team.agree(repr(row[f"val_{self.metric}"])))
+        if self.validation:
+            row |= self._validate(self.validation, pl_module)
+            value = row[f"val_{self.metric}"]
             improved = better(value, self.best, self.higher_is_better) or self.best_interval < 0
             if improved and not np.isnan(value):
                 self.best = value
@@ -124,15 +123,15 @@ class Keeper(pl.Callback):
             if self.watch is not None:
                 self.watch(interval, value)
         self.history.append(row)
-        if self.validates and self.waited >= self.patience:
+        if self.validation and self.waited >= self.patience:
             trainer.should_stop = True
         last = trainer.should_stop or self.interval == trainer.max_epochs
         due = last or time.monotonic() - self.saved >= self.checkpoint_seconds
         due = self.team.agree("due" if due else "not yet") == "due"
         if improved:
             self.best_interval = interval
-            if self.validates or due:  # without validation the latest are the best: taken when they are written
-                self.best_weights = trained_state(pl_module.model, pl_module.names)
+            if self.validation or due:  # without validation the latest are the best: taken when they are written
+                self.best_weights = trained_state(pl_module.model, pl_module.names, pl_module.scalars)
         if due:
             self._save(trainer)
 
@@ -146,16 +145,28 @@ class Keeper(pl.Callback):
             self._write_history()
         self.saved = time.monotonic()
 
-    def _validate(self, module: TrainModule) -> dict[str, float]:
-        names = module.validation[0][0].keys()
-        outputs = {k: np.concatenate([o[k].numpy() for o, _, _ in module.validation]) for k in names}
-        targets = np.concatenate([t.numpy() for _, t, _ in module.validation])
-        weights = np.array([len(t) for _, t, _ in module.validation], dtype=float)
-        losses = np.array([float(loss) for _, _, loss in module.validation])
-        scores = self.task.score(targets, outputs, details=False)
-        chosen = scores.metrics[self.metric]
-        self.higher_is_better = chosen.higher_is_better
-        return {"val_loss": float((losses * weights).sum() / weights.sum()), f"val_{self.metric}": float(chosen.value)}
+    def _validate(self, validation: Validation, module: TrainModule) -> dict[str, float]:
+        """The first process scores, and tells the others: they must not differ in when to stop."""
+        seen, numbers, error = validation.of_all(module.validation), [0.0, 0.0, -1.0], None
+        if seen is not None:
+            try:
+                numbers = self._score(seen)
+            except FuselineError as raised:  # once the others know
+                error = raised
+        loss, value, higher = self.team.tell(numbers)
+        if error is not None or higher < 0:
+            raise error or FuselineError("bad_team", "the first process could not score the validation rows", "")
+        self.higher_is_better = higher > 0
+        return {"val_loss": loss, f"val_{self.metric}": value}
+
+    def _score(self, seen: list[Seen]) -> list[float]:
+        """[loss, metric, whether more of it is better]"""
+        outputs = {k: np.concatenate([s.outputs[k].numpy() for s in seen]) for k in seen[0].outputs}
+        targets = np.concatenate([s.targets.numpy() for s in seen])
+        weights = np.array([len(s.targets) for s in seen], dtype=float)
+        losses = np.array([float(s.loss) for s in seen])
+        chosen = self.task.score(targets, outputs, details=False).metrics[self.metric]
+        return [float((losses * weights).sum() / weights.sum()), float(chosen.value), float(chosen.higher_is_better)]
 
     def _write_history(self) -> None:
         text = io.StringIO()

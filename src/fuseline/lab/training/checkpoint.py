@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning.plugins.io import CheckpointIO
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fuseline.errors import FuselineError
 from fuseline.package.files import replace_folder, settle
@@ -92,8 +93,15 @@ def _still(part: nn.Module, prefix: str) -> Iterator[str]:
         yield from _still(child, f"{prefix}.{name}" if prefix else name)
 
 
-def trained_state(model: nn.Module, names: frozenset[str]) -> dict[str, Tensor]:
-    return {n: t.detach().cpu().clone() for n, t in model.state_dict().items() if n in names}
+def whole(tensor: Tensor) -> Tensor:
+    """All of it, on the CPU. Called by all processes at the same time where it is split."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+
+
+def trained_state(model: nn.Module, names: frozenset[str], scalars: frozenset[str] = frozenset()) -> dict[str, Tensor]:
+    """Whole and on the CPU. `scalars`: names of what has no dimension, and one where it is split."""
+    state = {n: whole(t).clone() for n, t in model.state_dict().items() if n in names}
+    return {n: t.reshape(()) if n in scalars else t for n, t in state.items()}
 
 
 def save_weights(state: dict[str, Tensor], path: Path, *, said: str | None = None) -> None:

@@ -27,10 +27,11 @@ from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
 from fuseline.lab.training.precision import choose
 from fuseline.lab.training.prepare import Prepared
-from fuseline.lab.training.reader import Batch, Reader
+from fuseline.lab.training.sharded import check_sharded, scalars_of, sharded
 from fuseline.lab.training.step_loss import make_step_loss
 from fuseline.lab.training.stream import Stream, steps_per_epoch
 from fuseline.lab.training.team import Team
+from fuseline.lab.training.validation import Validation
 from fuseline.package.files import settle
 from fuseline.progress import Voice
 from fuseline.tasks.decoding import watched
@@ -48,19 +49,6 @@ class Trained:
     history: list[dict[str, float]]
     seconds: float
     precision: str
-
-
-class _Validation:
-    """The validation rows in fixed order."""
-
-    def __init__(self, reader: Reader, rows: np.ndarray, size: int) -> None:
-        self.reader, self.rows, self.size = reader, rows, size
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.rows) / self.size)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.reader.batches(self.rows, self.size)
 
 
 @contextmanager
@@ -162,6 +150,7 @@ def fit(
     spec, team = prepared.recipe.training, team or Team()
     train, val = prepared.rows("train"), prepared.rows("val")
     team.check(spec.batch_size, len(train))
+    check_sharded(spec, team, precision)
     per_epoch = steps_per_epoch(len(train), spec.batch_size)
     total = spec.epochs * per_epoch
     intervals = math.ceil(total / min(spec.interval_steps, per_epoch))
@@ -172,10 +161,11 @@ def fit(
     metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    keeper = Keeper(checkpoints, prepared.task, metric, spec, validates=len(val) > 0, watch=watch, team=team)
+    validation = Validation(prepared.reader, val, max(64, spec.batch_size), team) if len(val) else None
+    keeper = Keeper(checkpoints, prepared.task, metric, spec, validation, watch=watch, team=team)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     module = TrainModule(
-        model,
+        sharded(model, team) if team.sharded else model,
         spec,
         total_steps=min(optimizer_steps, math.ceil(total / spec.accumulate))
         if spec.accumulate == 1
@@ -185,12 +175,13 @@ def fit(
         step_loss=None if objective is not None else make_step_loss(prepared, model),
         objective=objective,
         team=team,
+        scalars=scalars_of(model) if team.sharded else frozenset(),
     )
     last = checkpoints / "last"
     if team.first:
         settle(last)
     team.wait()
-    model.train()  # Lightning keeps the mode it is given, and encoding frozen inputs needed eval mode
+    module.train()  # Lightning keeps the mode it is given, and encoding frozen inputs needed eval mode
     with _lightning_quiet(), voice.track("training", total) as advance:
         trainer = pl.Trainer(
             max_epochs=intervals,
@@ -209,7 +200,8 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            limit_val_batches=1.0 if len(val) else 0,
+            limit_val_batches=1.0 if validation else 0,
+            inference_mode=not team.sharded,  # weights are gathered and put back, which tensors of that mode forbid
             default_root_dir=str(folder),
         )
         stream = Stream(
@@ -222,12 +214,11 @@ def fit(
             interval=lambda: keeper.interval,
             team=team,
         )
-        validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
         with _ctrl_c_as_ever(trainer):
             trainer.fit(
                 module,
                 train_dataloaders=stream,
-                val_dataloaders=validation if len(val) else None,
+                val_dataloaders=validation,
                 ckpt_path=str(last) if resume and last.exists() else None,
             )
     if team.first:

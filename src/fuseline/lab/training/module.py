@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.checkpoint import trained_names
 from fuseline.lab.training.reader import Batch
+from fuseline.lab.training.sharded import same_buffers
 from fuseline.lab.training.step_loss import StepLoss
 from fuseline.lab.training.team import Team, weighted
+from fuseline.lab.training.validation import Seen
 from fuseline.recipe import TrainingSpec
 
 
@@ -58,9 +60,11 @@ class TrainModule(pl.LightningModule):
         step_loss: StepLoss | None = None,
         objective: Objective | None = None,
         team: Team | None = None,
+        scalars: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.team = team or Team()
+        self.scalars = scalars
         self.model = model
         self.step_loss = step_loss
         self.objective = objective
@@ -70,7 +74,7 @@ class TrainModule(pl.LightningModule):
         self.learning_rates = learning_rates
         self.interval = 0
         self.batch_losses: list[Tensor] = []
-        self.validation: list[tuple[dict[str, Tensor], Tensor, Tensor]] = []
+        self.validation: list[Seen] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         step = self.interval * self.interval_steps + batch_idx
@@ -89,12 +93,16 @@ class TrainModule(pl.LightningModule):
         self.batch_losses.append(loss.detach())
         return loss
 
+    def on_validation_start(self) -> None:
+        if self.team.sharded:
+            same_buffers(self.model)
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
         loss = self.model.head.loss(outputs, batch.targets)
         kept = self.model.head.validation(outputs, batch.targets)
-        self.validation.append(({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
+        self.validation.append(Seen({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":
@@ -140,11 +148,12 @@ class TrainModule(pl.LightningModule):
             add(self.objective, self.spec.learning_rate)
         return groups
 
+    def stores(self, name: str) -> bool:
+        """Whether a checkpoint holds this of the module's state."""
+        return name.removeprefix("model.") in self.names or name.startswith("objective.")
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keep = {f"model.{name}" for name in self.names}
-        checkpoint["state_dict"] = {
-            k: v for k, v in checkpoint["state_dict"].items() if k in keep or k.startswith("objective.")
-        }
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if self.stores(k)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         whole = self.state_dict()  # frozen encoders come from their source, not from the checkpoint

@@ -51,6 +51,9 @@ class Stream:
         return prefetched(self._batch, orders)
 
     def _batch(self, rows: np.ndarray) -> Batch:
+        if self.block is not None and self.team.size > 1:
+            # Each process its own blocks of a table on disk, else all would read them all. Within a block: any rows.
+            rows = rows[np.argsort(rows // self.block, kind="stable")]
         mine = self.team.share(rows)
         batch = self.reader.batch(mine)
         batch.weight = self.team.weight(len(mine), len(rows))

@@ -20,11 +20,13 @@ from pytorch_lightning.plugins.environments import ClusterEnvironment
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
-from fuseline.errors import FuselineError
+from fuseline.errors import FuselineError, unknown_kind
 
 PATIENCE: Final = timedelta(minutes=30)
 """how long a process waits for the others; longer than any one of them reads alone"""
 LONGEST_WORD: Final = 64
+STRATEGIES: Final = ("ddp", "fsdp")
+"""data parallel with a whole model in each process, or with its weights split over them"""
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,17 @@ class Team:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    sharded: bool = False
+    """whether the model's weights are split over the processes; else each has them all"""
 
     @classmethod
-    def of_environment(cls, environment: Mapping[str, str] | None = None) -> Team:
-        """As torchrun and Ray Train tell it, or alone. Raises FuselineError ``bad_team``."""
+    def of_environment(cls, environment: Mapping[str, str] | None = None, *, strategy: str = "ddp") -> Team:
+        """As torchrun and Ray Train tell it, or alone. Raises FuselineError ``bad_team``, ``unknown_kind``."""
+        if strategy not in STRATEGIES:
+            raise unknown_kind("strategy", strategy, STRATEGIES)
         told = os.environ if environment is None else environment
         if "WORLD_SIZE" not in told:
-            return cls()
+            return cls(sharded=strategy == "fsdp")
         try:
             size, rank = int(told["WORLD_SIZE"]), int(told["RANK"])
             local, here = int(told.get("LOCAL_RANK", 0)), int(told.get("LOCAL_WORLD_SIZE", 1))
@@ -53,7 +59,7 @@ class Team:
             raise FuselineError(
                 "bad_team", f"rank {rank} of {size}, {local} of {here} here", "the same number on every machine"
             )
-        return cls(rank, size, local, here)
+        return cls(rank, size, local, here, strategy == "fsdp")
 
     @property
     def first(self) -> bool:
@@ -86,6 +92,21 @@ class Team:
         dist.broadcast(tensor, 0)
         return bytes(tensor.cpu().tolist()).decode().strip()
 
+    def tell(self, numbers: list[float]) -> list[float]:
+        """The first one's numbers, in all of them."""
+        if self.size == 1:
+            return numbers
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.broadcast(tensor, 0)
+        return [float(n) for n in tensor.tolist()]
+
+    def gather(self, mine: Tensor) -> list[Tensor]:
+        """Tensors of one shape, one of each process, on the first one's CPU; nothing in the others."""
+        sent = mine.to(self.device).contiguous()
+        got = [torch.empty_like(sent) for _ in range(self.size)] if self.first else None
+        dist.gather(sent, got, 0)
+        return [tensor.cpu() for tensor in got or []]
+
     def mean(self, value: float) -> float:
         """Of all of them."""
         if self.size == 1:
@@ -95,8 +116,8 @@ class Team:
         return float(total) / self.size
 
     def share(self, rows: np.ndarray) -> np.ndarray:
-        """This one's rows of a batch of all."""
-        return rows[self.rank :: self.size]
+        """This one's rows of a batch of all: neighbours in it, as many as the others have or one more."""
+        return np.array_split(rows, self.size)[self.rank]
 
     def weight(self, mine: int, all_rows: int) -> float:
         """What the mean over `mine` rows counts in the mean of all processes, that it be the mean over all rows."""
@@ -116,12 +137,12 @@ class Team:
         """Lightning's. Parameters without a gradient are looked for: a batch may lack an input in one process only."""
         if self.size == 1:
             return "auto"
-        return DDPStrategy(
-            cluster_environment=Given(self),
-            process_group_backend=self.backend,
-            find_unused_parameters=True,
-            timeout=PATIENCE,
-        )
+        given = {"cluster_environment": Given(self), "process_group_backend": self.backend, "timeout": PATIENCE}
+        if self.sharded:
+            from fuseline.lab.training.sharded import ShardedStrategy
+
+            return ShardedStrategy(**given)
+        return DDPStrategy(find_unused_parameters=True, **given)
 
 
 class Given(ClusterEnvironment):

@@ -6,6 +6,8 @@ worker that was interrupted goes on as if it had not been.
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import json
 import logging
 import math
@@ -23,9 +25,11 @@ from optuna.trial import FrozenTrial, TrialState
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.callbacks import Watch
 from fuseline.lab.training.disk.store import Counts
 from fuseline.lab.training.disk.told import told
 from fuseline.lab.training.run import run
+from fuseline.lab.training.team import begun
 from fuseline.lab.tune.judge import judged_by
 from fuseline.lab.tune.space import Space, apply, read_space, suggest
 from fuseline.package.files import write_json, write_text
@@ -35,6 +39,10 @@ from fuseline.recipe import Recipe, dump_recipe, load_recipe
 NAME = "tune"
 STARTUP = 5
 """trials that are drawn at random, and that none is given up against"""
+INTERRUPTED = "interrupted"
+HOPELESS = 20
+"""trials that failed, and none that ended, after which a search gives up"""
+PRUNER = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
 WAIT = 60.0
 """seconds that a process waits for another's write to the file"""
 
@@ -108,7 +116,7 @@ def bury_dead(study: Study) -> int:
     for trial in dead:
         with quiet():
             study.optuna.tell(trial.number, state=TrialState.FAIL)
-        shutil.rmtree(_folder(study, trial.number), ignore_errors=True)
+        shutil.rmtree(folder_of(study, trial.number), ignore_errors=True)
     return len(dead)
 
 
@@ -117,62 +125,96 @@ def work(study: Study, table: Table, *, trials: int, until: float | None, voice:
 
     Raises KeyboardInterrupt after Ctrl-C; all trials that ended are kept.
     """
-    while len(study.ended()) < trials and (until is None or time.monotonic() < until):
-        running = sum(t.state == TrialState.RUNNING for t in study.trials)
-        if len(study.ended()) + running >= trials:
-            break  # the others will end it
-        _trial(study, table, voice, cache)
+    while (trial := take(study, trials, until)) is not None:
+        value: float | None = None
+        state, why = TrialState.FAIL, INTERRUPTED
+        try:
+            recipe = changed(study, trial)
+            value = run_trial(recipe, table, folder_of(study, trial.number), cache, _watching(trial))
+            state, why = TrialState.COMPLETE, ""
+        except GivenUpError:
+            state, why = TrialState.PRUNED, ""
+        except FuselineError as error:  # e.g. a width that its heads do not divide, or a loss that diverged
+            why = str(error)
+        finally:
+            end(study, trial, state, value, why)
+        voice.say(line(study, trial.number))
     if cache.store is not None:
         told(cache.store, Counts(), voice)
 
 
-def _trial(study: Study, table: Table, voice: Voice, cache: Cache) -> None:
-    number = len(study.trials)
-    with quiet():
-        # Seeded by the trial, not by the search: a resumed search draws what it would have drawn.
-        study.optuna.sampler = optuna.samplers.TPESampler(
-            seed=study.seed * 100_003 + number, n_startup_trials=STARTUP, constant_liar=True
-        )
-        study.optuna.pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2)
+def take(study: Study, trials: int, until: float | None) -> optuna.Trial | None:
+    """Begin the next trial, with an empty folder. None where enough have ended or run, or the time is over."""
+    if until is not None and time.monotonic() >= until:
+        return None
+    with _turn(study), quiet():
+        known = study.trials
+        going = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) for t in known)
+        if going >= trials or _hopeless(known):
+            return None
         trial = study.optuna.ask()
-    folder = _folder(study, trial.number)
+        # Seeded by the draw, not by the search, and an interrupted trial's draw is made again: a resumed search tries
+        # what it would have tried.
+        drawn = {t.user_attrs.get("draw", t.number) for t in known if not _interrupted(t)}
+        draw = next(i for i in itertools.count() if i not in drawn)
+        trial.set_user_attr("draw", draw)
+        study.optuna.sampler = optuna.samplers.TPESampler(
+            seed=study.seed * 100_003 + draw, n_startup_trials=STARTUP, constant_liar=True
+        )
+        study.optuna.pruner = PRUNER
+        # Within the turn: another process must see what is being tried already.
+        trial.set_user_attr("changes", suggest(trial, study.space))
+    folder = folder_of(study, trial.number)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    state, value = TrialState.FAIL, None
-    try:
-        with quiet():
-            changes = suggest(trial, study.space)
-        trial.set_user_attr("changes", changes)
-        value = _run(study, apply(_lean(study.recipe), changes), table, folder, cache, trial)
-        state = TrialState.COMPLETE
-        if value is None or not math.isfinite(value):
-            state, value = TrialState.FAIL, None
-            trial.set_user_attr("why", "the metric is not defined")
-    except GivenUpError:
-        state = TrialState.PRUNED
-    except FuselineError as error:  # e.g. a width that its heads do not divide, or a loss that diverged
-        trial.set_user_attr("why", str(error)[:500])
-    finally:
-        with quiet():
-            study.optuna.tell(trial, value, state=state)
-        for part in ("checkpoints", "predictions.parquet"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-            (folder / part).unlink(missing_ok=True)
-    voice.say(_line(study, trial.number))
+    return trial
 
 
-def _run(study: Study, recipe: Recipe, table: Table, folder: Path, cache: Cache, trial: optuna.Trial) -> float | None:
-    """The best validation metric of one run."""
+def _interrupted(trial: FrozenTrial) -> bool:
+    """By Ctrl-C, or by a kill, after which nobody could say why."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("why", INTERRUPTED) == INTERRUPTED
 
+
+def _hopeless(known: list[FrozenTrial]) -> bool:
+    """Whether so many failed, and none ended, that the search would never end."""
+    failed = sum(t.state == TrialState.FAIL and not _interrupted(t) for t in known)
+    return failed >= HOPELESS and not any(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in known)
+
+
+def changed(study: Study, trial: optuna.Trial) -> Recipe:
+    """The recipe that a trial tries. Raises FuselineError ``bad_recipe`` where its values do not go together."""
+    return apply(_lean(study.recipe), trial.user_attrs["changes"])
+
+
+def run_trial(recipe: Recipe, table: Table, folder: Path, cache: Cache, watch: Watch) -> float | None:
+    """The best validation metric of one run; goes on with one that was begun in `folder`."""
+    run(recipe, table, folder, voice=Silent(), cache=cache, watch=watch, resume=begun(folder))
+    best: float | None = json.loads((folder / "run.json").read_text(encoding="utf-8"))["best"]["value"]
+    return best
+
+
+def _watching(trial: optuna.Trial) -> Watch:
     def watch(interval: int, value: float) -> None:
         with quiet():
             trial.report(value, interval)
             if trial.should_prune():
                 raise GivenUpError
 
-    run(recipe, table, folder, voice=Silent(), cache=cache, watch=watch)
-    best: float | None = json.loads((folder / "run.json").read_text(encoding="utf-8"))["best"]["value"]
-    return best
+    return watch
+
+
+def end(study: Study, trial: optuna.Trial, state: TrialState, value: float | None, why: str = "") -> None:
+    """Record how a trial ended, and drop what of its folder is large."""
+    if state == TrialState.COMPLETE and (value is None or not math.isfinite(value)):
+        state, value, why = TrialState.FAIL, None, "the metric is not defined"
+    with quiet():
+        if why:
+            trial.set_user_attr("why", why[:500])
+        study.optuna.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    folder = folder_of(study, trial.number)
+    for part in ("checkpoints", "predictions.parquet"):
+        shutil.rmtree(folder / part, ignore_errors=True)
+        (folder / part).unlink(missing_ok=True)
 
 
 def _lean(recipe: Recipe) -> Recipe:
@@ -184,7 +226,7 @@ def _lean(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"training": training, "evaluation": evaluation, "tune": None})
 
 
-def _line(study: Study, number: int) -> str:
+def line(study: Study, number: int) -> str:
     trial, best = study.trials[number], study.best()
     ended = {"COMPLETE": f"{trial.value:.4g}" if trial.value is not None else "", "PRUNED": "given up"}
     said = ended.get(trial.state.name) or f"failed: {trial.user_attrs.get('why', 'interrupted')}"
@@ -192,7 +234,7 @@ def _line(study: Study, number: int) -> str:
     return f"trial {number}: {said}{lead}"
 
 
-def _folder(study: Study, number: int) -> Path:
+def folder_of(study: Study, number: int) -> Path:
     return study.folder / "trials" / f"{number:04d}"
 
 
@@ -200,6 +242,14 @@ def _storage(folder: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(
         f"sqlite:///{(folder / 'study.db').resolve()}", engine_kwargs={"connect_args": {"timeout": WAIT}}
     )
+
+
+@contextmanager
+def _turn(study: Study) -> Iterator[None]:
+    """One process at a time takes a trial: two that did so at once would draw the same one, or one too many."""
+    with (study.folder / "study.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing lets go, and so does a kill
 
 
 @contextmanager
