@@ -40,6 +40,7 @@ def train(
     split: Split | None = None,
     workers: int = 1,
     engine: str = "local",
+    init: str | Path | None = None,
 ) -> Run:
     """Train, evaluate, package and report one run (or one a fold).
 
@@ -59,6 +60,7 @@ def train(
         split: a split made by the caller instead of the recipe's.
         workers: processes that train together (data parallel); `training.batch_size` is of all of them.
         engine: who starts them: "local" (torchrun, on this machine) or "ray" (Ray Train, on a cluster).
+        init: a folder of :func:`fuseline.pretrain` to begin from, instead of the recipe's `init`.
 
     Raises:
         FuselineError: with the row, column or recipe path at fault. KeyboardInterrupt after Ctrl-C: see :func:`resume`.
@@ -70,13 +72,15 @@ def train(
         data["table"]["on_error"] = on_error
         recipe = parse_recipe(data)
     recipe = with_cache_folder(recipe, cache_folder)
+    if init is not None:
+        recipe = recipe.model_copy(update={"init": str(Path(init).expanduser().absolute())})
     from fuseline.lab.training.team import Team
 
     team = Team.of_environment()
     if team.size > 1:
         return _member(team, recipe, opened, path, out, quiet)
     speak = voice("quiet" if quiet else "auto")
-    folder = _new_folder(out, path)
+    folder = new_folder(out, path)
     if workers > 1 or engine != "local":
         _can_be_shared(recipe, path, split)
         assert path is not None
@@ -125,7 +129,7 @@ def _member(team: Team, recipe: Recipe, table: Table, path: Path | None, out: st
     team.meet()
     restarted = begun(folder) and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if not restarted and team.first:
-        _new_folder(out, path)
+        new_folder(out, path)
     team.wait()
     speak = voice("quiet" if quiet or not team.first else "auto")
     run(recipe, table, folder, voice=speak, table_path=path, resume=restarted, team=team)
@@ -205,9 +209,9 @@ def need_training() -> None:
         )
 
 
-def _new_folder(out: str | Path | None, table: Path | None) -> Path:
+def new_folder(out: str | Path | None, table: Path | None, word: str = "run") -> Path:
     if out is None:
-        out = Path("runs") / f"{table.stem if table else 'run'}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        out = Path("runs") / f"{table.stem if table else word}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(out)
     if _is_begun(folder):
         raise FuselineError(
@@ -222,9 +226,9 @@ def _new_folder(out: str | Path | None, table: Path | None) -> Path:
 
 def _is_begun(folder: Path) -> bool:
     """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder."""
-    if (folder / "folds.json").exists():
+    if (folder / "folds.json").exists() or (folder / "pretrained.json").exists():
         return True
-    for file in (folder / "run.json", folder / "fold-0" / "run.json"):
+    for file in (folder / "run.json", folder / "fold-0" / "run.json", folder / "pretraining.json"):
         try:
             if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
                 return True

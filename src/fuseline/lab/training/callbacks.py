@@ -155,7 +155,9 @@ class Keeper(pl.Callback):
         scores = self.task.score(targets, outputs, details=False)
         chosen = scores.metrics[self.metric]
         self.higher_is_better = chosen.higher_is_better
-        return {"val_loss": float((losses * weights).sum() / weights.sum()), f"val_{self.metric}": float(chosen.value)}
+        told = {f"val_{k}": float(scores.metrics[k].value) for k in getattr(self.task, "told", ())}
+        loss = float((losses * weights).sum() / weights.sum())
+        return {"val_loss": loss, **told, f"val_{self.metric}": float(chosen.value)}
 
     def _write_history(self) -> None:
         text = io.StringIO()
