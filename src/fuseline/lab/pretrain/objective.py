@@ -29,12 +29,20 @@ EPSILON = 1e-5
 
 
 class Contrast(nn.Module):
-    """A unit vector an input and row: the fusion of that input alone, projected (CLIP: Radford et al. 2021)."""
+    """A unit vector of an input and row: the fusion of that input alone (CLIP: Radford et al. 2021), behind a head of
+    its own that is thrown away afterwards (SimCLR: Chen et al. 2020).
+
+    The head ends with a batch norm. Fused vectors of one input begin nearly alike, each input's around a middle of its
+    own, and the shortest way down is then to make them all the same, which takes hundreds of steps to leave again.
+    """
 
     def __init__(self, names: tuple[str, ...], spec: PretrainSpec, width: int) -> None:
         super().__init__()
         self.names = names
-        self.project = nn.ModuleList(nn.Linear(width, spec.dim) for _ in names)
+        self.project = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, spec.dim)) for _ in names
+        )
+        self.centre = nn.ModuleList(nn.BatchNorm1d(spec.dim, affine=False) for _ in names)
         self.sharpness = nn.Parameter(torch.tensor(math.log(1 / spec.temperature)))
 
     def vectors(self, model: FusionModel, tokens: Mapping[str, Tokens], present_BM: Tensor) -> Tensor:
@@ -46,9 +54,17 @@ class Contrast(nn.Module):
             seen_BM = torch.zeros_like(present_BM)
             seen_BM[:, place] = there_B
             fused: Fused = model.fusion(given, seen_BM)
-            vector_BE = unit(self.project[place](fused.pooled_BD).float())
-            out.append(torch.where(there_B[:, None], vector_BE, 0.0))
+            vector_BE = self._centred(place, self.project[place](fused.pooled_BD).float(), there_B)
+            out.append(torch.where(there_B[:, None], unit(vector_BE), 0.0))
         return torch.stack(out, dim=1)
+
+    def _centred(self, place: int, vector_BE: Tensor, there_B: Tensor) -> Tensor:
+        """By the statistics of the rows that have the input, so that dummies do not count."""
+        there = vector_BE[there_B]
+        if len(there) < 2:  # no batch: as in validation, by what came before
+            with eval_mode(self.centre[place]):
+                return torch.as_tensor(self.centre[place](vector_BE))
+        return torch.zeros_like(vector_BE).masked_scatter(there_B[:, None], self.centre[place](there))
 
     def lost(self, vectors_BME: Tensor, digests_BM: Tensor) -> Tensor:
         """InfoNCE of each row, mean over its pairs of inputs (B,); NaN where it has no pair. Rows that hold the same as
