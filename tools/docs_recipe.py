@@ -178,6 +178,7 @@ def page() -> str:
     lines += section("training.adversarial", recipe.AdversarialSpec, "See docs/robustness.md.", 3)
     lines += section("training.adversarial.radii, evaluation.radii", recipe.Radii, first_paragraph(recipe.Radii), 3)
     lines += section("evaluation", recipe.EvaluationSpec)
+    lines += section("pretrain", recipe.PretrainSpec, first_paragraph(recipe.PretrainSpec))
     return "\n".join(lines) + "\n"
 
 

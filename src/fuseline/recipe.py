@@ -206,6 +206,35 @@ class TrainingSpec(Frozen):
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
 
 
+class PretrainSpec(Frozen):
+    """What `fuseline pretrain` learns from rows without labels, and for how long; see docs/pretraining.md."""
+
+    contrast: float = Field(
+        1.0, ge=0, description="weight of the contrast between every two inputs of a row (InfoNCE, as CLIP); 0: off"
+    )
+    masked: float = Field(
+        1.0, ge=0, description="weight of the prediction of hidden tokens from all that is left (data2vec); 0: off"
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="share of each input's tokens that is hidden")
+    dim: int = Field(64, ge=2, le=4096, description="numbers of the vectors that are contrasted")
+    temperature: float = Field(0.1, gt=0, le=10, description="what similarities are divided by at first; it is learned")
+    teacher: float = Field(
+        0.99, ge=0, lt=1, description="of an encoder that trains: how much of its moving average stays in a step"
+    )
+    epochs: int = Field(30, ge=1)
+    batch_size: int = Field(
+        64, ge=2, description="rows of a step; the other rows of it are the contrast's wrong answers"
+    )
+    learning_rate: float | None = Field(None, gt=0, description="default: training.learning_rate")
+    patience: int = Field(10, ge=1, description="intervals without a better validation loss before stopping")
+
+    @model_validator(mode="after")
+    def _something(self) -> PretrainSpec:
+        if not self.contrast and not self.masked:
+            raise ValueError("contrast and masked are both 0: nothing would be learned")
+        return self
+
+
 class EvaluationSpec(Frozen):
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
     degradation: bool = Field(True, description="the metrics for every subset of modalities")
@@ -250,6 +279,11 @@ class Recipe(Frozen):
     training: TrainingSpec = TrainingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     tune: TuneSpec | None = None
+    pretrain: PretrainSpec = PretrainSpec()
+    init: str | None = Field(
+        None,
+        description="a folder of `fuseline pretrain` to begin from, relative to the recipe; see docs/pretraining.md",
+    )
 
     @field_validator("fusion", mode="before")
     @classmethod
@@ -316,7 +350,10 @@ def load_recipe(path: str | Path) -> Recipe:
         raise FuselineError("no_such_file", f"no recipe at {path}", "write one with `fuseline init TABLE`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise FuselineError("bad_recipe", f"{path} is not YAML: {error}", "") from None
-    return parse_recipe(data)
+    recipe = parse_recipe(data)
+    if recipe.init is None:
+        return recipe
+    return recipe.model_copy(update={"init": str(path.resolve().parent / Path(recipe.init).expanduser())})
 
 
 def dump_recipe(recipe: Recipe) -> str:

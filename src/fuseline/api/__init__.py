@@ -1,10 +1,11 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, robustness,
+"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, compare, compress, robustness,
 tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.kept import kept_outputs
+from fuseline.api.pretraining import Pretrained, pretrain
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
@@ -13,6 +14,7 @@ from fuseline.api.tuning import tune
 from fuseline.api.vectors import index, search
 
 __all__ = [
+    "Pretrained",
     "Run",
     "batch",
     "compare",
@@ -22,6 +24,7 @@ __all__ = [
     "init",
     "kept_outputs",
     "predict",
+    "pretrain",
     "resume",
     "robustness",
     "search",

@@ -41,6 +41,7 @@ def train(
     workers: int = 1,
     engine: str = "local",
     strategy: str = "ddp",
+    init: str | Path | None = None,
 ) -> Run:
     """Train, evaluate, package and report one run (or one a fold).
 
@@ -62,6 +63,7 @@ def train(
         engine: who starts them: "local" (torchrun, on this machine) or "ray" (Ray Train, on a cluster).
         strategy: "ddp": each process has the whole model; "fsdp": weights, gradients and the optimiser's state are
             split over them, for a model that is too large for one. What is learned is the same.
+        init: a folder of :func:`fuseline.pretrain` to begin from, instead of the recipe's `init`.
 
     Raises:
         FuselineError: with the row, column or recipe path at fault. KeyboardInterrupt after Ctrl-C: see :func:`resume`.
@@ -73,6 +75,8 @@ def train(
         data["table"]["on_error"] = on_error
         recipe = parse_recipe(data)
     recipe = with_cache_folder(recipe, cache_folder)
+    if init is not None:
+        recipe = recipe.model_copy(update={"init": str(Path(init).expanduser().absolute())})
     from fuseline.lab.training.team import Team
 
     team = Team.of_environment(strategy=strategy)
@@ -80,7 +84,7 @@ def train(
         return _member(team, recipe, opened, path, out, quiet)
     speak = voice("quiet" if quiet else "auto")
     _can_be_split(workers, strategy)
-    folder = _new_folder(out, path)
+    folder = new_folder(out, path)
     if workers > 1 or engine != "local":
         _can_be_shared(recipe, path, split)
         assert path is not None
@@ -135,7 +139,7 @@ def _member(team: Team, recipe: Recipe, table: Table, path: Path | None, out: st
     team.meet()
     restarted = begun(folder) and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     if not restarted and team.first:
-        _new_folder(out, path)
+        new_folder(out, path)
     team.wait()
     speak = voice("quiet" if quiet or not team.first else "auto")
     run(recipe, table, folder, voice=speak, table_path=path, resume=restarted, team=team)
@@ -223,9 +227,9 @@ def need_training() -> None:
         )
 
 
-def _new_folder(out: str | Path | None, table: Path | None) -> Path:
+def new_folder(out: str | Path | None, table: Path | None, word: str = "run") -> Path:
     if out is None:
-        out = Path("runs") / f"{table.stem if table else 'run'}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+        out = Path("runs") / f"{table.stem if table else word}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     folder = Path(out)
     if _is_begun(folder):
         raise FuselineError(
@@ -240,9 +244,9 @@ def _new_folder(out: str | Path | None, table: Path | None) -> Path:
 
 def _is_begun(folder: Path) -> bool:
     """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder."""
-    if (folder / "folds.json").exists():
+    if (folder / "folds.json").exists() or (folder / "pretrained.json").exists():
         return True
-    for file in (folder / "run.json", folder / "fold-0" / "run.json"):
+    for file in (folder / "run.json", folder / "fold-0" / "run.json", folder / "pretraining.json"):
         try:
             if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
                 return True

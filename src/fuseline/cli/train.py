@@ -48,6 +48,9 @@ def command(
         Strategy,
         typer.Option("--strategy", help="of several processes: each has the model (ddp), or a part of it (fsdp)"),
     ] = Strategy.ddp,
+    init: Annotated[
+        Path | None, typer.Option("--init", help="begin from this folder of `fuseline pretrain`", show_default=False)
+    ] = None,
     cache: CacheFolder = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress")] = False,
 ) -> None:
@@ -63,8 +66,9 @@ def command(
     from fuseline.cli.show import show_run
 
     if resume is not None:
-        if source is not None or cache is not None:
-            raise FuselineError("bad_usage", "--resume goes on with a run as it was", "leave recipe and --cache away")
+        if source is not None or cache is not None or init is not None:
+            message = "--resume goes on with a run as it was"
+            raise FuselineError("bad_usage", message, "leave recipe, --cache and --init away")
         run = api.resume(resume, quiet=quiet, workers=workers, engine=engine.value, strategy=strategy.value)
     elif source is None:
         raise FuselineError("bad_usage", "what shall be trained?", "fuseline train RECIPE, or TABLE --target COLUMN")
@@ -80,6 +84,7 @@ def command(
             workers=workers,
             engine=engine.value,
             strategy=strategy.value,
+            init=init,
         )
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process has the run
         show_run(run)

@@ -37,5 +37,9 @@ def head_class(task: str) -> type[Head]:
             from fuseline.lab.heads.generation import GenerationHead
 
             return GenerationHead
+        case "unlabelled":  # of pretraining: no recipe can name it
+            from fuseline.lab.heads.unlabelled import UnlabelledHead
+
+            return UnlabelledHead
         case _:
             raise unknown_kind("head", task, TASKS)

@@ -93,17 +93,20 @@ class RetrievalHead(Head):
         both_B = (left_BE.detach() != 0).any(dim=1) & (right_BE.detach() != 0).any(dim=1)
         logits_BB = left_BE @ right_BE.T * self.sharpness.clamp(max=math.log(SHARPEST)).exp()
         own_BB = torch.eye(len(both_B), dtype=torch.bool, device=both_B.device)
-        known_BB = both_B[:, None] & both_B[None] & (own_BB | ~_same(targets))
+        known_BB = both_B[:, None] & both_B[None] & (own_BB | ~same(targets))
         rows = both_B.sum().clamp(min=1)
         if self.bias is not None:
             logits_BB = logits_BB + self.bias
             pair_BB = F.logsigmoid(torch.where(own_BB, logits_BB, -logits_BB))
             return -torch.where(known_BB, pair_BB, 0.0).sum() / rows
-        low = torch.finfo(logits_BB.dtype).min
-        logits_BB = logits_BB.masked_fill(~known_BB, low)
-        own_B = logits_BB.diagonal()
-        lost_B = logits_BB.logsumexp(dim=1) + logits_BB.logsumexp(dim=0) - 2 * own_B
-        return torch.where(both_B, lost_B, 0.0).sum() / (2 * rows)
+        return torch.where(both_B, info_nce(logits_BB, known_BB), 0.0).sum() / rows
+
+
+def info_nce(logits_BB: Tensor, known_BB: Tensor) -> Tensor:
+    """InfoNCE of each row (B,), mean of both directions (van den Oord et al. 2018; CLIP, Radford et al. 2021): the
+    right answers stand on the diagonal. `known_BB`: what is in the sums; rows whose own place is not are undefined."""
+    logits_BB = logits_BB.masked_fill(~known_BB, torch.finfo(logits_BB.dtype).min)
+    return (logits_BB.logsumexp(dim=1) + logits_BB.logsumexp(dim=0)) / 2 - logits_BB.diagonal()
 
 
 def unit(vector_BE: Tensor) -> Tensor:
@@ -112,7 +115,7 @@ def unit(vector_BE: Tensor) -> Tensor:
     return vector_BE / length_B1
 
 
-def _same(targets_B2: Tensor) -> Tensor:
+def same(targets_B2: Tensor) -> Tensor:
     """Whether two rows have the same left or the same right (B, B); a digest of 0 is like no other."""
     equal_BB2 = (targets_B2[:, None] == targets_B2[None]) & (targets_B2[:, None] != 0)
     return equal_BB2.any(dim=2)

@@ -147,26 +147,32 @@ class Keeper(pl.Callback):
 
     def _validate(self, validation: Validation, module: TrainModule) -> dict[str, float]:
         """The first process scores, and tells the others: they must not differ in when to stop."""
-        seen, numbers, error = validation.of_all(module.validation), [0.0, 0.0, -1.0], None
+        told = tuple(getattr(self.task, "told", ()))
+        seen, error = validation.of_all(module.validation), None
+        numbers = [0.0, 0.0, -1.0, *(0.0 for _ in told)]
         if seen is not None:
             try:
-                numbers = self._score(seen)
+                numbers = self._score(seen, told)
             except FuselineError as raised:  # once the others know
                 error = raised
-        loss, value, higher = self.team.tell(numbers)
+        loss, value, higher, *more = self.team.tell(numbers)
         if error is not None or higher < 0:
             raise error or FuselineError("bad_team", "the first process could not score the validation rows", "")
         self.higher_is_better = higher > 0
-        return {"val_loss": loss, f"val_{self.metric}": value}
+        also = {f"val_{name}": number for name, number in zip(told, more, strict=True)}
+        return {"val_loss": loss, **also, f"val_{self.metric}": value}
 
-    def _score(self, seen: list[Seen]) -> list[float]:
-        """[loss, metric, whether more of it is better]"""
+    def _score(self, seen: list[Seen], told: tuple[str, ...]) -> list[float]:
+        """[loss, metric, whether more of it is better, and the metrics that are told beside it]"""
         outputs = {k: np.concatenate([s.outputs[k].numpy() for s in seen]) for k in seen[0].outputs}
         targets = np.concatenate([s.targets.numpy() for s in seen])
         weights = np.array([len(s.targets) for s in seen], dtype=float)
         losses = np.array([float(s.loss) for s in seen])
-        chosen = self.task.score(targets, outputs, details=False).metrics[self.metric]
-        return [float((losses * weights).sum() / weights.sum()), float(chosen.value), float(chosen.higher_is_better)]
+        scores = self.task.score(targets, outputs, details=False).metrics
+        chosen = scores[self.metric]
+        loss = float((losses * weights).sum() / weights.sum())
+        more = (float(scores[name].value) for name in told)
+        return [loss, float(chosen.value), float(chosen.higher_is_better), *more]
 
     def _write_history(self) -> None:
         text = io.StringIO()

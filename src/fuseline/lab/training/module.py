@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import pytorch_lightning as pl
 import torch
@@ -43,6 +43,18 @@ class Objective(Protocol):
     """
 
     def __call__(self, model: FusionModel, batch: Batch, outputs: dict[str, Tensor]) -> Tensor: ...
+
+
+class Unsupervised(Objective, Protocol):
+    """An objective that calls the model's parts itself: it is given no outputs, and validation goes by it."""
+
+    def held_out(self, model: FusionModel, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """What validation keeps of a batch for `Task.score`, B first, and the loss."""
+        ...
+
+
+def is_unsupervised(objective: Objective | None) -> TypeGuard[Unsupervised]:
+    return hasattr(objective, "held_out")
 
 
 class TrainModule(pl.LightningModule):
@@ -87,7 +99,8 @@ class TrainModule(pl.LightningModule):
             assert self.step_loss is not None, "a step needs a loss or an objective"
             loss = self.step_loss(self.model, batch, step, lambda: seed_all(seed))
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
-            outputs = self.model(batch.arrays, batch.present_BM)
+            alone = is_unsupervised(self.objective)
+            outputs = {} if alone else self.model(batch.arrays, batch.present_BM)
             loss = self.objective(self.model, batch, outputs)
         loss = weighted(loss, batch.weight)
         self.batch_losses.append(loss.detach())
@@ -98,8 +111,12 @@ class TrainModule(pl.LightningModule):
             same_buffers(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        outputs = self.model(batch.arrays, batch.present_BM)
         assert batch.targets is not None
+        if is_unsupervised(self.objective):
+            kept, loss = self.objective.held_out(self.model, batch)
+            self.validation.append(({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
+            return
+        outputs = self.model(batch.arrays, batch.present_BM)
         loss = self.model.head.loss(outputs, batch.targets)
         kept = self.model.head.validation(outputs, batch.targets)
         self.validation.append(Seen({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))

@@ -21,6 +21,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.augment import augment_class
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
+from fuseline.lab.pretrain.init import open_init
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
@@ -103,17 +104,22 @@ def prepare(
     voice: Voice,
     cache: Cache,
     split: Split | None = None,
+    task: Task | None = None,
 ) -> Prepared:
-    """Check everything that can be checked before the first step, in the order in which it fails fastest."""
+    """Check everything that can be checked before the first step, in the order in which it fails fastest.
+
+    `task`: instead of the recipe's, whose target columns need not be there then.
+    """
     plans = plan_inputs(recipe)
     for plan in plans.values():
         augment = augment_class(plan.modality)
         if plan.augment is not None and augment is not None:
             augment.check(plan.augment)
     task_type, task_config = read_task(recipe)
-    targets = list(task_config.columns)
+    targets = list(task_config.columns) if task is None else []
     wanted = [c for name in recipe.inputs for c in recipe.columns_of(name)]
     table.require([*wanted, *targets])
+    begun = open_init(recipe, plans)
     both = set(wanted) & set(targets)
     if both and not task_config.targets_may_be_inputs:
         raise FuselineError("bad_recipe", f"{', '.join(sorted(both))}: both an input and the target", "remove one")
@@ -129,10 +135,14 @@ def prepare(
     train = np.flatnonzero(part == 0)
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
-    task = task_type.fit(task_config, _targets(table, train, targets))
+    if task is None:
+        task = task_type.fit(task_config, _targets(table, train, targets))
     notes += getattr(task, "notes", ())
     modalities = {}
     for name, plan in plans.items():
+        if begun is not None and not begun.why_not[name]:  # its weights mean something for this state only
+            modalities[name] = modality_class(plan.modality).from_state(begun.state(name))
+            continue
         spec = recipe.inputs[name]
         kinds = dict(spec.columns) if spec.columns else dict.fromkeys(recipe.columns_of(name), "")
         modalities[name] = modality_class(plan.modality).fit(

@@ -26,6 +26,7 @@ from fuseline.lab.augment.sheet import write_sheet
 from fuseline.lab.build import build_model
 from fuseline.lab.export import export_package
 from fuseline.lab.model import FusionModel
+from fuseline.lab.pretrain.init import in_folder, keep_copy, load_init, open_init
 from fuseline.lab.report import write_report
 from fuseline.lab.robustness.measure import write_robustness
 from fuseline.lab.stacked.choose import choose, learns_end_to_end, packaged
@@ -121,7 +122,8 @@ def run(
     record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path, team)
     record.writes = team.first
     if not resume and team.first:
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
+        recipe = keep_copy(recipe, folder)
+        write_text(folder / "recipe.yaml", dump_recipe(in_folder(recipe)))
     cache = open_cache(recipe.training) if cache is None else cache
     clock = time.monotonic()
     with _own_folder(folder, team) as own:
@@ -158,7 +160,12 @@ def run(
 
     if not (resume and begun(folder)):
         clock = time.monotonic()
-        begin(model, recipe.training.seed, voice)
+        start = open_init(recipe, prepared.plans)
+        begin(model, recipe.training.seed, voice, but=() if start is None else start.taken)
+        if start is not None:
+            load_init(start, model)
+            voice.say(f"· {start.said}")
+            record.save(init=start.to_dict(), notes=[*record.data["notes"], start.said])
         record.timed("prepare", time.monotonic() - clock)
     best = None
     if learns:
@@ -321,7 +328,7 @@ def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record
         parsed.append(got.values)
     export_package(
         model,
-        recipe=packaged(prepared.recipe, model),
+        recipe=packaged(prepared.recipe, model).model_copy(update={"init": None}),
         parser=prepared.parser,
         task=prepared.task,
         rows=parsed,

@@ -1,0 +1,1 @@
+"""Learning from rows without labels, and beginning a training from what was learned."""
