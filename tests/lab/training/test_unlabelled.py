@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from fuseline import api
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
+from fuseline.lab.report import write_report
 from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.prepare import Prepared, prepare
 from fuseline.lab.training.run import run as run_one
@@ -139,6 +140,9 @@ def test_interrupted_and_resumed_it_ends_alike(tmp_path: Path) -> None:
     assert told["rows"] == whole.record["parts"]["unlabelled"] == 32
     assert 0 <= told["last"]["confident"] <= 1
     assert abs(sum(told["labelled"].values()) - 1) < 1e-5
+    page = write_report(whole.folder).read_text()
+    assert 'id="unlabelled"' in page
+    assert "32 rows without a target trained, too" in page
     # What was validated is what was kept: the averaged weights.
     best = whole.record["best"]
     assert whole.metrics["parts"]["val"]["metrics"][best["metric"]]["value"] == pytest.approx(best["value"], abs=1e-6)
