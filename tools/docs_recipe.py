@@ -177,6 +177,7 @@ def page() -> str:
     lines += section("training", recipe.TrainingSpec)
     lines += section("training.adversarial", recipe.AdversarialSpec, "See docs/robustness.md.", 3)
     lines += section("training.adversarial.radii, evaluation.radii", recipe.Radii, first_paragraph(recipe.Radii), 3)
+    lines += section("training.unlabelled", recipe.UnlabelledSpec, "See docs/semi-supervised.md.", 3)
     lines += section("evaluation", recipe.EvaluationSpec)
     lines += section("pretrain", recipe.PretrainSpec, first_paragraph(recipe.PretrainSpec))
     return "\n".join(lines) + "\n"

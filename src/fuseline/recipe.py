@@ -169,6 +169,34 @@ class AdversarialSpec(Frozen):
     radii: Radii = Radii()
 
 
+class UnlabelledSpec(Frozen):
+    """Rows without a target teach, too."""
+
+    rows: str = Field(
+        "auto",
+        min_length=1,
+        description="auto: the table's rows without a target; else a file with more such rows, beside the table",
+    )
+    ratio: int = Field(2, ge=1, le=64, description="of them a step, for each row with a target")
+    weight: float = Field(1.0, gt=0, description="of their loss, beside that of the rows with a target")
+    ramp: float = Field(0.3, ge=0, le=1, description="share of all steps in which that weight rises")
+    threshold: Literal["auto"] | float = Field(
+        "auto",
+        description="classes: how sure the teacher must be of a row, from 0 to 1; auto: as sure as it is on average, "
+        "less for classes that it says rarely",
+    )
+    align: bool = Field(False, description="classes: bring the teacher's answers to the shares of the labelled rows")
+    drop: float = Field(0.3, ge=0, lt=1, description="chance of each present input to be hidden from the student")
+    augment: bool = Field(True, description="strong changes of the student's inputs, as `inputs.NAME.augment: strong`")
+
+    @field_validator("threshold")
+    @classmethod
+    def _a_chance(cls, given: float | str) -> float | str:
+        if not isinstance(given, str) and not 0 < given < 1:
+            raise ValueError("between 0 and 1, or auto")
+        return given
+
+
 class TrainingSpec(Frozen):
     epochs: int = Field(30, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -193,6 +221,14 @@ class TrainingSpec(Frozen):
         description="rows mixed with rows that have the same inputs, by shares from Beta(mixup, mixup); 0: off",
     )
     adversarial: AdversarialSpec | None = Field(None, description="train on attacked rows, too; see below")
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is then what is validated and kept; 0: off; "
+        "default: off, or 0.99 with training.unlabelled",
+    )
+    unlabelled: UnlabelledSpec | None = Field(None, description="learn from rows without a target, too; see below")
     cache_mb: int = Field(
         512, ge=0, description="memory for decoded cells and frozen encoders' outputs; 0: off, on disk too"
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RECIPE_ENDINGS = (".yaml", ".yml")
 PART = "part given by file"
+UNLABELLED = "unlabelled by file"
 
 
 def init(
@@ -99,6 +100,9 @@ def recipe_and_table(source: Any, table: Any, target: str | None) -> tuple[Recip
     if recipe.split.val_path or recipe.split.test_path:
         recipe, opened = _given_files(recipe, opened, base)
         path = None
+    if recipe.training.unlabelled is not None and recipe.training.unlabelled.rows != "auto":
+        recipe, opened = _with_unlabelled(recipe, opened, base)
+        path = None
     return recipe, open_windows(opened, recipe.table.windows), path
 
 
@@ -123,6 +127,47 @@ def _given_files(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recip
     whole.folder = table.folder
     data = recipe.model_dump()
     data["split"] |= {"kind": "given", "column": PART, "val_path": None, "test_path": None}
+    data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)
+    return parse_recipe(data), whole
+
+
+def _with_unlabelled(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recipe, Table]:
+    """The table, then the rows of the file that `training.unlabelled.rows` names, with their targets (if any) taken
+    away and a column that says which they are. The recipe says `rows: auto` from then on."""
+    import polars as pl
+
+    assert recipe.training.unlabelled is not None
+    name = recipe.training.unlabelled.rows
+    path = Path(name) if Path(name).is_absolute() or base is None else base / name
+    more = Table.open(path, absent=recipe.table.absent)
+    if more.folder != table.folder:
+        raise FuselineError(
+            "bad_recipe",
+            f"training.unlabelled.rows: {name} lies in another folder than the table",
+            "file cells are relative to one folder: put the tables side by side",
+        )
+    read = [c for i in recipe.inputs for c in recipe.columns_of(i)]
+    more.require(read)
+    told = (recipe.task.options.get(k) for k in ("target", "targets"))
+    targets = {str(t) for one in told for t in ([one] if isinstance(one, str) else one or ())}
+    shared = [c for c in table.columns if c in more.columns and (c not in targets or c in read)]
+    frames = [
+        table.take(np.arange(table.n_rows), table.columns).with_columns(pl.lit(False).alias(UNLABELLED)),
+        more.take(np.arange(more.n_rows), shared).with_columns(pl.lit(True).alias(UNLABELLED)),
+    ]
+    try:
+        joined = pl.concat(frames, how="diagonal_relaxed")
+    except pl.exceptions.PolarsError as error:
+        line = (str(error).strip().splitlines() or [""])[0][:200]
+        raise FuselineError(
+            "bad_table",
+            f"training.unlabelled.rows: {name} does not go with the table: {line}",
+            "the same columns hold the same kinds of cells in both",
+        ) from None
+    whole = Table.open(joined, absent=recipe.table.absent)
+    whole.folder = table.folder
+    data = recipe.model_dump()
+    data["training"]["unlabelled"]["rows"] = "auto"
     data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)
     return parse_recipe(data), whole
 

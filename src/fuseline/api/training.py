@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fuseline.api.run import Run
-from fuseline.api.sources import PART, path_of, recipe_and_table, with_cache_folder
+from fuseline.api.sources import PART, UNLABELLED, path_of, recipe_and_table, with_cache_folder
 from fuseline.data.table import Table
 from fuseline.data.windows import open_table
 from fuseline.errors import FuselineError
@@ -93,7 +93,9 @@ def train(
         with _resumable(folder, speak):
             train_together(recipe, path, folder, workers=workers, engine=engine, strategy=strategy, quiet=quiet)
         return Run(folder)
-    if recipe.split.column == PART:  # resuming and the report need the joined rows again
+    if (
+        recipe.split.column == PART or UNLABELLED in opened.columns
+    ):  # resuming and the report need the joined rows again
         path = folder / "table.parquet"
         opened.take(np.arange(opened.n_rows)).write_parquet(path)
     with _resumable(folder, speak):
@@ -120,6 +122,12 @@ def _can_be_shared(recipe: Recipe, path: Path | None, split: Split | None) -> No
     if recipe.training.adversarial is not None:
         raise FuselineError(
             "bad_team", "adversarial training by several processes was never tried", "leave training.adversarial"
+        )
+    if recipe.training.unlabelled is not None or recipe.training.ema:
+        raise FuselineError(
+            "bad_team",
+            "rows without a target and averaged weights were never tried with several processes",
+            "leave training.unlabelled and training.ema, or --workers",
         )
     if path is None or split is not None or recipe.split.column == PART:
         raise FuselineError(

@@ -286,7 +286,7 @@ class _Work:
         if spec.column is None:  # other files hold the other parts
             self.part[self.used] = TRAIN
         else:
-            given = _read_parts(self.table.column(spec.column), spec.column)
+            given = given_parts(self.table.column(spec.column), spec.column)
             self.part[self.used] = given[self.used]
             lost = int((given[self.used] == UNUSED).sum())
             if lost:
@@ -363,7 +363,8 @@ def _bound(text: str, series: pl.Series) -> float:
     return found
 
 
-def _read_parts(series: pl.Series, column: str) -> np.ndarray:
+def given_parts(series: pl.Series, column: str) -> np.ndarray:
+    """(N,) part that each cell of a split's column names, -1 where it is blank."""
     out = np.full(len(series), UNUSED, dtype=np.int8)
     for row, cell in enumerate(cells(series)):
         if is_blank(cell):

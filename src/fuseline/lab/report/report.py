@@ -31,6 +31,7 @@ from fuseline.lab.report.tables import (
     target_counts,
 )
 from fuseline.lab.report.texts import texts
+from fuseline.lab.report.unlabelled import unlabelled
 from fuseline.lab.report.words import amount, clean, count, fmt, label, seconds
 from fuseline.package.files import write_text
 
@@ -104,6 +105,7 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "texts": texts(files, part),
         "degradation": degradation(files),
         "augmented": augmented(files),
+        "unlabelled": unlabelled(files),
         "robust": robust(files),
         "gallery": gallery(files),
         "parity": _parity(files),
@@ -122,6 +124,7 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model", "Model", values["inputs"]),
         ("training", "Training", values["training"]),
         ("augmented", "What training sees", values["augmented"]),
+        ("unlabelled", "Rows without a target", values["unlabelled"]),
         ("metrics", "Metrics", values["metrics"] or values["fold_rows"]),
         ("answers", "Answers and truth", values["confusion"] or values["quality"] or values["class_rows"]),
         ("tasks", "Task by task", values["several"]),

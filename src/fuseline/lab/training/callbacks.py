@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 
 from fuseline.errors import FuselineError
-from fuseline.lab.training.checkpoint import save_weights, trained_state
+from fuseline.lab.training.checkpoint import save_weights
 from fuseline.lab.training.module import TrainModule
 from fuseline.lab.training.team import Team
 from fuseline.lab.training.validation import Seen, Validation
@@ -93,6 +93,8 @@ class Keeper(pl.Callback):
         pl_module.interval = self.interval
         pl_module.batch_losses.clear()
         pl_module.validation.clear()
+        if pl_module.consistency is not None:
+            pl_module.consistency.begin()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainModule)
@@ -112,11 +114,15 @@ class Keeper(pl.Callback):
                 f"the training loss is {train_loss} in interval {interval}",
                 "lower training.learning_rate (and an encoder's own), or look for extreme numbers in the table",
             )
+        if pl_module.consistency is not None:
+            row |= pl_module.consistency.figures()
         improved = True
         if self.validation:
             row |= self._validate(self.validation, pl_module)
             value = row[f"val_{self.metric}"]
             improved = better(value, self.best, self.higher_is_better) or self.best_interval < 0
+            # A few labelled rows are soon all right: unlabelled ones teach on behind that.
+            improved |= pl_module.consistency is not None and value == self.best
             if improved and not np.isnan(value):
                 self.best = value
             self.waited = 0 if improved else self.waited + 1
@@ -131,7 +137,7 @@ class Keeper(pl.Callback):
         if improved:
             self.best_interval = interval
             if self.validation or due:  # without validation the latest are the best: taken when they are written
-                self.best_weights = trained_state(pl_module.model, pl_module.names, pl_module.scalars)
+                self.best_weights = pl_module.kept()
         if due:
             self._save(trainer)
 

@@ -9,7 +9,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import torch
 from fuseline.errors import FuselineError
 from fuseline.lab.encoders.base import Encoder
 from fuseline.lab.model import FusionModel
+from fuseline.lab.training.average import Average
 from fuseline.lab.training.callbacks import Bar, Keeper, Watch
-from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights
+from fuseline.lab.training.checkpoint import SafeCheckpointIO, load_weights, trained_names
+from fuseline.lab.training.consistency import make_consistency, told_of
 from fuseline.lab.training.disk.told import told
 from fuseline.lab.training.loggers import make_loggers
 from fuseline.lab.training.module import Objective, TrainModule
@@ -34,10 +36,13 @@ from fuseline.lab.training.team import Team
 from fuseline.lab.training.validation import Validation
 from fuseline.package.files import settle
 from fuseline.progress import Voice
+from fuseline.recipe import TrainingSpec
 from fuseline.tasks.decoding import watched
 
 SHOWN = 4096
 """training rows that a head is shown before it learns"""
+DECAY = 0.99
+"""of the teacher's weights, where the recipe names none"""
 LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -49,6 +54,8 @@ class Trained:
     history: list[dict[str, float]]
     seconds: float
     precision: str
+    unlabelled: dict[str, Any] = field(default_factory=dict)
+    """what the rows without a target said, {} where there were none"""
 
 
 @contextmanager
@@ -106,7 +113,7 @@ def keep_frozen(prepared: Prepared, model: FusionModel, voice: Voice) -> dict[st
         encoder = model.encoders[model.names.index(name)]
         assert isinstance(encoder, Encoder)
         reader.keep(name, encoder, repr(prepared.plans[name].encoder_config))
-    rows = np.flatnonzero(prepared.part >= 0)
+    rows = np.concatenate([np.flatnonzero(prepared.part >= 0), prepared.unlabelled])
     if store is not None:
         # From a place of its own, so that processes that begin together encode different cells and find the others'.
         rows = np.roll(rows, -int(np.random.default_rng(os.getpid()).integers(max(1, len(rows)))))
@@ -164,6 +171,10 @@ def fit(
     validation = Validation(prepared.reader, val, max(64, spec.batch_size), team) if len(val) else None
     keeper = Keeper(checkpoints, prepared.task, metric, spec, validation, watch=watch, team=team)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
+    # Another objective has a teacher of its own, and weights whose mean may mean nothing (rounded ones).
+    learns_more = objective is None
+    consistency = make_consistency(prepared, total) if learns_more else None
+    decay = average_decay(spec) if learns_more else 0.0
     module = TrainModule(
         sharded(model, team) if team.sharded else model,
         spec,
@@ -176,6 +187,8 @@ def fit(
         objective=objective,
         team=team,
         scalars=scalars_of(model) if team.sharded else frozenset(),
+        average=Average(model, trained_names(model), decay) if decay else None,
+        consistency=consistency,
     )
     last = checkpoints / "last"
     if team.first:
@@ -213,6 +226,8 @@ def fit(
             total_steps=total,
             interval=lambda: keeper.interval,
             team=team,
+            unlabelled=None if consistency is None else prepared.unlabelled,
+            ratio=1 if consistency is None else consistency.spec.ratio,
         )
         with _ctrl_c_as_ever(trainer):
             trainer.fit(
@@ -229,7 +244,13 @@ def fit(
         "metric": metric,
         "value": keeper.best,
     }
-    return Trained(best, keeper.history, keeper.seconds, precision)
+    told = {} if consistency is None else told_of(prepared, consistency, keeper.history, keeper.best_interval)
+    return Trained(best, keeper.history, keeper.seconds, precision, told)
+
+
+def average_decay(spec: TrainingSpec) -> float:
+    """0: no average of the weights."""
+    return spec.ema if spec.ema is not None else DECAY if spec.unlabelled is not None else 0.0
 
 
 def choose_precision(prepared: Prepared, model: FusionModel, notes: list[str]) -> str:

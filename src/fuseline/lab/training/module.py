@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fuseline.lab.model import FusionModel
-from fuseline.lab.training.checkpoint import trained_names
+from fuseline.lab.training.average import Average
+from fuseline.lab.training.checkpoint import trained_names, trained_state
+from fuseline.lab.training.consistency import Consistency
 from fuseline.lab.training.reader import Batch
 from fuseline.lab.training.sharded import same_buffers
 from fuseline.lab.training.step_loss import StepLoss
@@ -73,8 +75,13 @@ class TrainModule(pl.LightningModule):
         objective: Objective | None = None,
         team: Team | None = None,
         scalars: frozenset[str] = frozenset(),
+        average: Average | None = None,
+        consistency: Consistency | None = None,
     ) -> None:
+        """`average`: follows the weights, and is what validates. `consistency`: the loss of unlabelled rows."""
         super().__init__()
+        self.average, self.consistency = average, consistency
+        self.updated = 0
         self.team = team or Team()
         self.scalars = scalars
         self.model = model
@@ -98,6 +105,8 @@ class TrainModule(pl.LightningModule):
         if self.objective is None:
             assert self.step_loss is not None, "a step needs a loss or an objective"
             loss = self.step_loss(self.model, batch, step, lambda: seed_all(seed))
+            if self.consistency is not None and batch.unlabelled is not None:
+                loss = loss + self.consistency(self.model, self.average, batch.unlabelled, step)
         else:  # it may compare with what a teacher said of the same rows: they stay as they are
             alone = is_unsupervised(self.objective)
             outputs = {} if alone else self.model(batch.arrays, batch.present_BM)
@@ -105,6 +114,17 @@ class TrainModule(pl.LightningModule):
         loss = weighted(loss, batch.weight)
         self.batch_losses.append(loss.detach())
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if self.average is not None and self.trainer.global_step > self.updated:  # not within accumulated batches
+            self.updated = self.trainer.global_step
+            self.average.update(self.model)
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights that validation speaks of."""
+        if self.average is None:
+            return trained_state(self.model, self.names, self.scalars)
+        return self.average.kept()
 
     def on_validation_start(self) -> None:
         if self.team.sharded:
@@ -114,9 +134,12 @@ class TrainModule(pl.LightningModule):
         assert batch.targets is not None
         if is_unsupervised(self.objective):
             kept, loss = self.objective.held_out(self.model, batch)
-            self.validation.append(({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
+            self.validation.append(Seen({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
             return
-        outputs = self.model(batch.arrays, batch.present_BM)
+        if self.average is None:
+            outputs = self.model(batch.arrays, batch.present_BM)
+        else:
+            outputs = self.average.answer(self.model, batch.arrays, batch.present_BM)
         loss = self.model.head.loss(outputs, batch.targets)
         kept = self.model.head.validation(outputs, batch.targets)
         self.validation.append(Seen({k: v.float().cpu() for k, v in kept.items()}, batch.targets.cpu(), loss.cpu()))
@@ -124,12 +147,14 @@ class TrainModule(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         if device.type == "cpu":
             return batch
+        more = batch.unlabelled
         return Batch(
             {k: v.to(device, non_blocking=True) for k, v in batch.arrays.items()},
             batch.present_BM.to(device),
             None if batch.targets is None else batch.targets.to(device),
             batch.rows,
             batch.weight,
+            None if more is None else self.transfer_batch_to_device(more, device, dataloader_idx),
         )
 
     def configure_optimizers(self) -> Any:
@@ -171,7 +196,17 @@ class TrainModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if self.stores(k)}
+        for name, part in self._followers():
+            checkpoint[name] = part.state()
+
+    def _followers(self) -> list[tuple[str, Average | Consistency]]:
+        """What moves along with the weights, without being any."""
+        parts = (("average", self.average), ("consistency", self.consistency))
+        return [(name, part) for name, part in parts if part is not None]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         whole = self.state_dict()  # frozen encoders come from their source, not from the checkpoint
         checkpoint["state_dict"] = {**whole, **checkpoint["state_dict"]}
+        self.updated = checkpoint["global_step"]
+        for name, part in self._followers():
+            part.load(checkpoint[name])

@@ -24,6 +24,7 @@ from fuseline.lab.heads import head_class
 from fuseline.lab.pretrain.init import open_init
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
+from fuseline.lab.training.unlabelled import check_threshold, unlabelled_rows
 from fuseline.modalities import Cells, MediaRoot, modality_class
 from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
@@ -58,13 +59,15 @@ class Prepared:
     groups: np.ndarray | None = None
     """group of each row as an integer, where the split is by group or rows are windows: the bootstrap resamples whole
     groups"""
+    unlabelled: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """numbers of the rows that train without a target; their `part` is -1"""
 
     def rows(self, part: str) -> np.ndarray:
         return np.flatnonzero(self.part == PARTS.index(part))
 
     def fingerprint(self) -> str:
         """Tells whether a resumed run sees the table that it started on."""
-        text = hashlib.sha256(self.part.tobytes())
+        text = hashlib.sha256(self.part.tobytes() + self.unlabelled.tobytes())
         text.update(repr((self.table.columns, self.table.n_rows)).encode())
         return text.hexdigest()
 
@@ -127,9 +130,15 @@ def prepare(
 
     if split is None:
         split = split_rows(recipe, table)
-    notes += split.notes
     part = split.part.copy()
-    part = _without_target(table, targets, part, notes)
+    unlabelled = np.empty(0, dtype=np.int64)
+    if recipe.training.unlabelled is None:
+        notes += split.notes
+        part = _without_target(table, targets, part, notes)
+    else:
+        unlabelled, said = unlabelled_rows(recipe, table, part, targets)
+        notes += [n for n in split.notes if not n.endswith(f"rows have no {targets[0]} and are left out")] + said
+        part = _without_target(table, targets, part, [])
     media = MediaRoot(recipe.table.media_root or (str(table.folder) if table.folder else None))
 
     train = np.flatnonzero(part == 0)
@@ -146,15 +155,19 @@ def prepare(
         spec = recipe.inputs[name]
         kinds = dict(spec.columns) if spec.columns else dict.fromkeys(recipe.columns_of(name), "")
         modalities[name] = modality_class(plan.modality).fit(
-            _named_channels(plan.modality_config, table, kinds), kinds, _cells(table, recipe, name, part), media
+            _named_channels(plan.modality_config, table, kinds),
+            kinds,
+            _cells(table, recipe, name, part, unlabelled),
+            media,
         )
     notes += [f"{name}: {note}" for name, m in modalities.items() for note in m.notes]
     task.check(modalities)
+    check_threshold(recipe, task)
     parser = RowParser(recipe, modalities)
     reader = Reader(table, parser, task, media, cache)
     if cache.store is not None:
         reader.addressed = frozenset(name for name, plan in plans.items() if plan.stays)
-    done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {})
+    done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {}, unlabelled=unlabelled)
     _scan(done, folder, voice)
     _leaks(done, split, media)
     if recipe.split.group and recipe.split.group in table.columns:
@@ -185,13 +198,15 @@ def _without_target(table: Table, targets: list[str], part: np.ndarray, notes: l
     return np.where(absent, -1, part).astype(np.int8)
 
 
-def _cells(table: Table, recipe: Recipe, name: str, part: np.ndarray) -> Iterator[Cells]:
-    """The training rows' cells of one input, streamed."""
+def _cells(table: Table, recipe: Recipe, name: str, part: np.ndarray, unlabelled: np.ndarray) -> Iterator[Cells]:
+    """The training rows' cells of one input, streamed, those without a target among them."""
     columns = recipe.columns_of(name)
+    trains = part == 0
+    trains[unlabelled] = True
     absent = frozenset(recipe.table.absent)
     for start, frame in table.batches(list(dict.fromkeys(columns)), 4096):
         for i, row in enumerate(Table.rows(frame)):
-            if part[start + i] == 0:
+            if trains[start + i]:
                 yield {c: None if isinstance(v, str) and v.strip() in absent else v for c, v in row.items()}
 
 
@@ -206,10 +221,12 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
     taken: dict[str, int] = {}
     broken: dict[str, int] = {}
     used = 0
+    teaches = np.zeros(table.n_rows, dtype=bool)
+    teaches[prepared.unlabelled] = True
     with voice.track("reading cells", table.n_rows) as advance:
         for start, frame in table.batches(prepared.reader.columns, CHUNK):
             dicts = Table.rows(frame)
-            chosen = [i for i in range(len(dicts)) if part[start + i] >= 0]
+            chosen = [i for i in range(len(dicts)) if part[start + i] >= 0 or teaches[start + i]]
             rows = prepared.reader.read_dicts([dicts[i] for i in chosen], [start + i for i in chosen])
             for row, i in zip(rows, chosen, strict=True):
                 used += 1
@@ -218,18 +235,20 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                     if row.error.column is not None:
                         broken[row.error.column] = broken.get(row.error.column, 0) + 1
                     part[row.index] = -1
+                    teaches[row.index] = False
                     continue
-                if row.target is None:
+                for note in row.notes if row.target is not None or teaches[row.index] else ():
+                    taken[note.split(":", 1)[0]] = taken.get(note.split(":", 1)[0], 0) + 1
+                if row.target is None or part[row.index] < 0:
                     part[row.index] = -1
                     continue
-                for note in row.notes:
-                    taken[note.split(":", 1)[0]] = taken.get(note.split(":", 1)[0], 0) + 1
                 _count(row, part[row.index], parser, absent, builder)
                 if part[row.index] == 0:
                     for column in parser.columns:
                         cells_absent[column] += parser.cell(dicts[i].get(column)) is None
             advance(len(dicts))
     bad.finish(used)
+    prepared.unlabelled = np.flatnonzero(teaches)
     prepared.quarantined = len(bad)
     if len(bad):
         prepared.notes.append(f"{len(bad)} rows with broken cells were left out: see quarantine.csv")
@@ -302,9 +321,11 @@ def _targets(table: Table, rows: np.ndarray, columns: list[str]) -> dict[str, li
 
 def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
     kinds = {name: prepared.parser.modalities[name] for name in prepared.parser.names}
+    part = prepared.part.copy()
+    part[prepared.unlabelled] = 0  # they train: what they share with a test row is seen, too
     found = check_leaks(
         prepared.table,
-        Split(prepared.part, split.notes),
+        Split(part, split.notes),
         media_columns=[m.columns[0] for m in kinds.values() if m.file and m.name not in LISTS],
         text_columns=[m.columns[0] for m in kinds.values() if m.name == "text"],
         media_root=media.folder,

@@ -39,6 +39,8 @@ class Batch:
     rows: np.ndarray
     weight: float = 1.0
     """of its loss; not 1 where several processes have parts of unlike size of one batch"""
+    unlabelled: Batch | None = None
+    """rows without targets that the same step learns from"""
 
 
 @dataclass

@@ -41,6 +41,7 @@ from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
 from fuseline.lab.training.team import Team, begun
+from fuseline.lab.training.unlabelled import check_unlabelled
 from fuseline.package.files import finite, write_json, write_text
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, dump_recipe
@@ -117,6 +118,7 @@ def run(
     Raises FuselineError on anything the user can mend, KeyboardInterrupt after Ctrl-C (then `resume` goes on).
     """
     check_stacked(recipe)
+    check_unlabelled(recipe)
     team = team or Team()
     team.meet()
     record = Record.open(folder) if resume else Record.start(folder, recipe, table, table_path, team)
@@ -132,12 +134,24 @@ def run(
         raise FuselineError(
             "table_changed", "the table is not the one that this run started on", "start a new run for a new table"
         )
+    if recipe.training.unlabelled is not None and not len(prepared.unlabelled):
+        raise FuselineError(
+            "bad_recipe",
+            "training.unlabelled: no row without a target is left to learn from",
+            "remove the section, or name a file of such rows: training.unlabelled.rows",
+        )
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.check_metric(prepared, model)
     loop.begin(prepared, model)
     kept = loop.keep_frozen(prepared, model, voice)
     notes = prepared.notes
     learns = learns_end_to_end(prepared)
+    if not learns and (recipe.training.unlabelled is not None or recipe.training.ema):
+        raise FuselineError(
+            "bad_recipe",
+            "training.unlabelled, training.ema: nothing is trained by steps here, trees alone are boosted",
+            "remove them, or choose `fusion: auto` or another fusion",
+        )
     precision = record.data.get("precision") or (loop.choose_precision(prepared, model, notes) if learns else "float32")
     precision = team.agree(precision)
     for note in notes:
@@ -145,11 +159,12 @@ def run(
     total, trainable = loop.parameters(model)
     trainable = trainable if learns else 0
     record.timed("prepare", time.monotonic() - clock)
+    more = {"unlabelled": len(prepared.unlabelled)} if len(prepared.unlabelled) else {}
     record.save(
         fingerprint=prepared.fingerprint(),
         precision=precision,
         notes=list(dict.fromkeys([*record.data.get("notes", []), *notes])),
-        parts={**{p: len(prepared.rows(p)) for p in PARTS}, "quarantined": prepared.quarantined},
+        parts={**{p: len(prepared.rows(p)) for p in PARTS}, **more, "quarantined": prepared.quarantined},
         inputs=_inputs(prepared, model),
         parameters={"total": total, "trainable": trainable},
         cache=kept,
@@ -174,6 +189,8 @@ def run(
         trained = loop.fit(prepared, model, folder, voice, resume=resume, precision=precision, watch=watch, team=team)
         record.data["seconds"]["train"] = round(trained.seconds, 2)
         best = trained.best
+        if trained.unlabelled:
+            record.data["unlabelled"] = trained.unlabelled
     if not team.first:
         return {}
     if boosts(recipe):

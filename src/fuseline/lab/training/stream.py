@@ -12,6 +12,9 @@ from fuseline.data.order import epoch_order
 from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.team import Team
 
+OTHER_ORDER = 15_485_863
+"""seed of the unlabelled rows' order, away from that of the labelled ones'"""
+
 
 class Stream:
     """Training batches of one interval. Lightning's epoch is our interval: what lies between two checkpoints.
@@ -31,11 +34,15 @@ class Stream:
         total_steps: int,
         interval: Callable[[], int],
         team: Team | None = None,
+        unlabelled: np.ndarray | None = None,
+        ratio: int = 1,
     ) -> None:
+        """`unlabelled`: rows of which each batch brings `ratio` times as many along, in an order of their own."""
         self.team = team or Team()
+        self.unlabelled = unlabelled if unlabelled is not None and len(unlabelled) else None
+        self.ratio = ratio
         self.reader, self.rows, self.batch_size, self.seed = reader, rows, batch_size, seed
         self.interval_steps, self.total_steps, self.interval = interval_steps, total_steps, interval
-        self.steps_per_epoch = steps_per_epoch(len(rows), batch_size)
         # Blocks only where rows must be fetched from disk: a full permutation mixes better.
         self.block = reader.table.block_rows if reader.table.block_rows < reader.table.n_rows else None
 
@@ -44,27 +51,39 @@ class Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         first = self.interval() * self.interval_steps
-        orders = self._rows(first, first + len(self))
-        if self.reader.holds(self.rows):
-            # All in memory: a thread would only take the interpreter and a core from the model.
-            return (self._batch(rows) for rows in orders)
-        return prefetched(self._batch, orders)
+        orders = self._orders(self.rows, self.batch_size, self.seed, first)
+        all_rows, more = self.rows, None
+        if self.unlabelled is not None:
+            all_rows = np.concatenate([self.rows, self.unlabelled])
+            more = self._orders(self.unlabelled, self.ratio * self.batch_size, self.seed + OTHER_ORDER, first)
 
-    def _batch(self, rows: np.ndarray) -> Batch:
+        def make(rows: np.ndarray) -> Batch:  # called once a step, in order, so that `more` keeps pace
+            return self._batch(rows, None if more is None else next(more))
+
+        if self.reader.holds(all_rows):
+            # All in memory: a thread would only take the interpreter and a core from the model.
+            return (make(rows) for rows in orders)
+        return prefetched(make, orders)
+
+    def _batch(self, rows: np.ndarray, unlabelled: np.ndarray | None) -> Batch:
         if self.block is not None and self.team.size > 1:
             # Each process its own blocks of a table on disk, else all would read them all. Within a block: any rows.
             rows = rows[np.argsort(rows // self.block, kind="stable")]
         mine = self.team.share(rows)
         batch = self.reader.batch(mine)
         batch.weight = self.team.weight(len(mine), len(rows))
+        if unlabelled is not None:
+            batch.unlabelled = self.reader.batch(unlabelled)
         return batch
 
-    def _rows(self, first: int, last: int) -> Iterator[np.ndarray]:
+    def _orders(self, rows: np.ndarray, size: int, seed: int, first: int) -> Iterator[np.ndarray]:
+        """The rows of each step of an interval that begins at step `first`."""
+        per_epoch, last = steps_per_epoch(len(rows), size), first + len(self)
         step = first
         while step < last:
-            epoch, skip = divmod(step, self.steps_per_epoch)
-            for rows in epoch_batches(self.rows, self.batch_size, self.seed, epoch, skip, self.block):
-                yield rows
+            epoch, skip = divmod(step, per_epoch)
+            for chosen in epoch_batches(rows, size, seed, epoch, skip, self.block):
+                yield chosen
                 step += 1
                 if step == last:
                     return
