@@ -173,6 +173,10 @@ class TrainingSpec(Frozen):
     checkpoint_seconds: float = Field(
         2.0, ge=0, description="where intervals are shorter than this, several share a checkpoint"
     )
+    bucket: bool | Literal["auto"] = Field(
+        False,
+        description="batches of rows of like length, so that padding is not computed; auto: where it saves a tenth",
+    )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are summed before a step")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="auto: measured once a machine and model; reduced only where it gains 1.3 times or more"
@@ -204,6 +208,9 @@ class EvaluationSpec(Frozen):
     robustness: bool = Field(False, description="also measure under noise, absence and attack: robustness.json")
     radii: Radii = Field(Radii(), description="of the attacks of strength 1 there; see training.adversarial.radii")
     export: bool = Field(True, description="write and verify model.fuse")
+    ensemble: bool = Field(
+        False, description="with split.folds: one package of all folds' models, instead of one package a fold"
+    )
     report: bool = Field(True, description="write report.html")
     tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")
 

@@ -1,9 +1,10 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, robustness,
-tune."""
+"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, ensemble,
+robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.ensembles import ensemble
 from fuseline.api.kept import kept_outputs
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
@@ -17,6 +18,7 @@ __all__ = [
     "batch",
     "compare",
     "compress",
+    "ensemble",
     "evaluate",
     "index",
     "init",

@@ -79,6 +79,7 @@ def _register() -> None:
         demo,
         deploy,
         drift,
+        ensemble,
         evaluate,
         export,
         index,
@@ -93,7 +94,7 @@ def _register() -> None:
         tune,
     )
 
-    verbs = (init, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
+    verbs = (init, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export, ensemble)
     for module in (*verbs, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)

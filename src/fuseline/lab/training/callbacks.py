@@ -124,6 +124,9 @@ class Keeper(pl.Callback):
             if self.watch is not None:
                 self.watch(interval, value)
         self.history.append(row)
+        told = {k: v for k, v in row.items() if k not in ("interval", "step") and np.isfinite(v)}
+        for logger in trainer.loggers:
+            logger.log_metrics(told, step=int(row["step"]))
         if self.validates and self.waited >= self.patience:
             trainer.should_stop = True
         last = trainer.should_stop or self.interval == trainer.max_epochs

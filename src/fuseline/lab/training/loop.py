@@ -203,7 +203,7 @@ def fit(
             gradient_clip_val=spec.clip,
             accumulate_grad_batches=spec.accumulate,
             callbacks=[keeper, Bar(advance, keeper)],
-            logger=make_loggers(spec.loggers, folder) if team.first else False,
+            logger=make_loggers(spec.loggers, folder, prepared.recipe.model_dump(mode="json")) if team.first else False,
             plugins=[SafeCheckpointIO()],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -221,6 +221,7 @@ def fit(
             total_steps=total,
             interval=lambda: keeper.interval,
             team=team,
+            length_N=prepared.length_N,
         )
         validation = _Validation(prepared.reader, val, max(64, spec.batch_size))
         with _ctrl_c_as_ever(trainer):

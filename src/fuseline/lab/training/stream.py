@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from fuseline.data.order import epoch_order
+from fuseline.lab.training.bucket import POOL, bucketed
 from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.team import Team
 
@@ -31,8 +33,11 @@ class Stream:
         total_steps: int,
         interval: Callable[[], int],
         team: Team | None = None,
+        length_N: np.ndarray | None = None,
     ) -> None:
+        """`length_N`: of each row of the table, where batches shall be of rows of like length."""
         self.team = team or Team()
+        self.length_N = length_N
         self.reader, self.rows, self.batch_size, self.seed = reader, rows, batch_size, seed
         self.interval_steps, self.total_steps, self.interval = interval_steps, total_steps, interval
         self.steps_per_epoch = steps_per_epoch(len(rows), batch_size)
@@ -60,7 +65,7 @@ class Stream:
         step = first
         while step < last:
             epoch, skip = divmod(step, self.steps_per_epoch)
-            for rows in epoch_batches(self.rows, self.batch_size, self.seed, epoch, skip, self.block):
+            for rows in epoch_batches(self.rows, self.batch_size, self.seed, epoch, skip, self.block, self.length_N):
                 yield rows
                 step += 1
                 if step == last:
@@ -73,9 +78,21 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def epoch_batches(
-    rows: np.ndarray, batch_size: int, seed: int, epoch: int, skip: int, block: int | None = None
+    rows: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int,
+    block: int | None = None,
+    length_N: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together on disk."""
+    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together on disk. `length_N`:
+    lengths by which rows go together, see :mod:`fuseline.lab.training.bucket`."""
+    if length_N is not None:
+        pool, inside = divmod(skip, POOL)
+        plain = epoch_batches(rows, batch_size, seed, epoch, pool * POOL, block)
+        yield from islice(bucketed(plain, length_N, seed, epoch, pool), inside, None)
+        return
     local = {} if block is None else {"block": block, "full_below": 0}
     held = np.empty(0, dtype=np.int64)
     left = steps_per_epoch(len(rows), batch_size) - skip
