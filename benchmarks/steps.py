@@ -1,6 +1,6 @@
-"""What may make a training step cheaper, in seconds of processor time, variants taking turns: length buckets on texts of mixed
-lengths, channels-last and torch.compile on convolutional encoders, and the share of decoding (which a cache of decoded
-cells on disk could save at most).
+"""What may make a training step cheaper, in seconds of processor time, variants taking turns: length buckets on texts
+of mixed lengths, channels-last and torch.compile on convolutional encoders, and the share of decoding (all that a cache
+of decoded cells on disk could save).
 
     python benchmarks/steps.py --part buckets
     python benchmarks/steps.py --part layout

@@ -1,6 +1,6 @@
-"""Full fine-tuning of a pretrained picture and text encoder with a row of numbers: rows a second of `fit` against a loop
-written the obvious way in plain torch (a data loader that decodes and pads, AdamW, clipping, a schedule), with the table in
-memory and streamed from row groups on disk. The two take turns, an epoch each, in one process.
+"""Full fine-tuning of a pretrained picture and text encoder with a row of numbers: rows a second of `fit` against a
+loop written the obvious way in plain torch (a data loader that decodes and pads, AdamW, clipping, a schedule), with the
+table in memory and streamed from row groups on disk. The two take turns, an epoch each, in one process.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --profile build/fit.prof    # and where fit's own time goes
@@ -12,7 +12,6 @@ import argparse
 import copy
 import cProfile
 import io
-import statistics
 import sys
 import tempfile
 import time
@@ -36,7 +35,25 @@ from fuseline.lab.training.prepare import Prepared, prepare
 from fuseline.progress import Advance, Silent
 from fuseline.recipe import parse_recipe
 
-WORDS = "no acute finding in the left lower lobe seen small effusion right heart normal size after treatment".split()
+WORDS = [
+    "no",
+    "acute",
+    "finding",
+    "in",
+    "the",
+    "left",
+    "lower",
+    "lobe",
+    "seen",
+    "small",
+    "effusion",
+    "right",
+    "heart",
+    "normal",
+    "size",
+    "after",
+    "treatment",
+]
 NUMBERS = ("age", "pulse", "weight")
 FULL = {"tune": "full", "learning_rate": 1e-5}
 
@@ -63,7 +80,11 @@ def recipe(size: int, batch: int, epochs: int) -> dict:
         "inputs": {
             "photo": {"modality": "image", "encoder": {"kind": "efficientnet-lite0", "size": size, **FULL}},
             "note": {"modality": "text", "encoder": {"kind": "minilm", **FULL}},
-            "vitals": {"modality": "tabular", "columns": dict.fromkeys(NUMBERS, "number"), "encoder": {"kind": "small"}},
+            "vitals": {
+                "modality": "tabular",
+                "columns": dict.fromkeys(NUMBERS, "number"),
+                "encoder": {"kind": "small"},
+            },
         },
         "task": {"kind": "classification", "target": "label"},
         "split": {"kind": "random", "val": 0.0, "test": 0.0},
@@ -123,7 +144,9 @@ def collate(rows: list[dict], size: int, tokenizer, labels: tuple[str, ...]) -> 
         mask[i, : max(1, len(text))] = 1
     numbers = np.array([[np.nan if row[n] is None else row[n] for n in NUMBERS] for row in rows], np.float32)
     have = ~np.isnan(numbers)
-    present = np.array([[r["photo"] is not None, r["note"] is not None, h.any()] for r, h in zip(rows, have, strict=True)])
+    present = np.array(
+        [[r["photo"] is not None, r["note"] is not None, h.any()] for r, h in zip(rows, have, strict=True)]
+    )
     arrays = {
         "photo.pixels": pixels,
         "note.ids": ids,
@@ -145,7 +168,9 @@ def bare_loop(prepared: Prepared, model: torch.nn.Module, loader: DataLoader, st
         {"params": [p for p in model.parameters() if p.requires_grad and p not in own]},
     ]
     optimizer = torch.optim.AdamW(groups, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: warmup_cosine(s, spec.epochs * steps, spec.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: warmup_cosine(s, spec.epochs * steps, spec.warmup)
+    )
 
     def epoch() -> None:
         for arrays, present, targets in loader:

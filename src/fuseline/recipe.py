@@ -171,7 +171,10 @@ class TrainingSpec(Frozen):
     metric: str = Field("auto", description="validation metric to watch; auto: the task's own")
     interval_steps: int = Field(500, ge=1, description="steps between validation and checkpoint, at most one epoch")
     checkpoint_seconds: float = Field(
-        2.0, ge=0, description="where intervals are shorter than this, several share a checkpoint"
+        2.0,
+        ge=0,
+        description="where intervals are shorter than this, or than 30 times what writing takes, several share a "
+        "checkpoint; 0: one an interval",
     )
     bucket: bool | Literal["auto"] = Field(
         False,

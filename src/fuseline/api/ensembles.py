@@ -55,8 +55,6 @@ def ensemble(folder: str | Path, *, table: Any = None, quiet: bool = False) -> R
     opened = open_table(given, recipe.table)
     splits = fold_rows(recipe, opened)
     summed = Run(path).metrics
-    scores = written(
-        recipe, opened, splits, path, voice("quiet" if quiet else "auto"), open_cache(recipe.training)
-    )
+    scores = written(recipe, opened, splits, path, voice("quiet" if quiet else "auto"), open_cache(recipe.training))
     write_json(path / "folds.json", finite({**summed, "out_of_fold": scores}))
     return Run(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from made import recipe
 
 from fuseline.errors import FuselineError
 from fuseline.lab.ensemble.model import Recode, mean_of_classes, mean_of_labels, mean_of_numbers
@@ -13,7 +14,6 @@ from fuseline.modalities import MediaRoot
 from fuseline.modalities.tabular import Tabular, TabularConfig
 from fuseline.modalities.text import Text, TextConfig
 from fuseline.recipe import parse_recipe
-from made import recipe
 
 
 def outputs(seed: int, **shapes: tuple[int, ...]) -> list[dict[str, torch.Tensor]]:
@@ -36,7 +36,9 @@ def test_the_mean_of_labels_is_the_mean_of_their_probabilities() -> None:
 
 
 def test_quantiles_still_rise_and_embeddings_have_no_mean() -> None:
-    members = [{**m, "forecast": m["forecast"].sort(-1).values} for m in outputs(2, forecast=(2, 3, 1, 5), embedding=(2, 8))]
+    members = [
+        {**m, "forecast": m["forecast"].sort(-1).values} for m in outputs(2, forecast=(2, 3, 1, 5), embedding=(2, 8))
+    ]
     found = mean_of_numbers(members)
     assert set(found) == {"forecast"}
     assert (found["forecast"].diff(dim=-1) >= 0).all()
@@ -69,7 +71,8 @@ def test_folds_with_the_same_categories_need_no_recoding() -> None:
 
 def test_texts_of_vocabularies_of_their_own_are_refused() -> None:
     texts = [
-        Text.fit(TextConfig(), {"note": ""}, [{"note": words}] * 4, MediaRoot(None)) for words in ("red green", "blue one")
+        Text.fit(TextConfig(), {"note": ""}, [{"note": words}] * 4, MediaRoot(None))
+        for words in ("red green", "blue one")
     ]
     with pytest.raises(FuselineError, match="its own tokenizer") as caught:
         joined("note", texts)

@@ -50,7 +50,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> api.Run:
         "task": {"kind": "classification", "target": "sick"},
         "fusion": {"kind": "attention", "width": 16},
         "split": {"kind": "stratified", "folds": 2, "val": 0.2},
-        "training": {"epochs": 12, "batch_size": 8, "learning_rate": 0.01, "precision": "float32", "loggers": [], "cache_folder": "off"},
+        "training": {
+            "epochs": 12,
+            "batch_size": 8,
+            "learning_rate": 0.01,
+            "precision": "float32",
+            "loggers": [],
+            "cache_folder": "off",
+        },
         "evaluation": {"bootstrap": 20, "report": False, "ensemble": True},
     }
     return api.train(given, out=folder / "run", quiet=True)

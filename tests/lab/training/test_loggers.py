@@ -54,8 +54,8 @@ def test_mlflow_keeps_curves_and_the_package_with_its_signature(
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    from fuseline.lab.training.loggers import mlflow_uri
     from fuseline.lab.tracking.mlflow_package import log_package
+    from fuseline.lab.training.loggers import mlflow_uri
 
     folder = tmp_path / "run"
     folder.mkdir()

@@ -128,8 +128,7 @@ def _out_of_fold(members: Sequence[Member], task: Task, voice: Voice) -> tuple[d
     rows = np.concatenate([o.rows for o in own])
     assert len(np.unique(rows)) == len(rows), "test parts are disjoint"
     by_subset = {
-        s: {k: np.concatenate([o.by_subset[s][k] for o in own]) for k in first}
-        for s, first in own[0].by_subset.items()
+        s: {k: np.concatenate([o.by_subset[s][k] for o in own]) for k in first} for s, first in own[0].by_subset.items()
     }
     found = Outputs(
         rows,
@@ -182,7 +181,7 @@ def _parsed(reader: Reader, rows: np.ndarray) -> list[Mapping[str, Any]]:
 
 @torch.inference_mode()
 def _profile(ensemble: mean.Ensemble, reader: Reader, task: Task, found: Outputs) -> dict[str, Any]:
-    """What answers of unseen rows look like: out of fold. Embeddings are the members', of rows that most of them saw."""
+    """What answers of unseen rows look like: out of fold. Embeddings are the members', of rows that most met."""
     rng = np.random.default_rng(reader.parser.recipe.training.seed)
     rows = np.sort(rng.choice(found.rows, min(SHOWN, len(found.rows)), replace=False))
     parts = [ensemble(b.arrays, b.present_BM)["embedding"].numpy() for b in reader.batches(rows, 64)]
@@ -192,4 +191,3 @@ def _profile(ensemble: mean.Ensemble, reader: Reader, task: Task, found: Outputs
         "embedding": embedding_profile(np.concatenate(parts), rng, of),
     }
     return {k: finite(v) for k, v in out.items() if k not in reader.parser.names}
-

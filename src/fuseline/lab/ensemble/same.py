@@ -42,7 +42,9 @@ def check_ensemble(recipe: Recipe) -> None:
         raise FuselineError("bad_recipe", "an ensemble is of the folds of a cross-validation", "set split.folds")
     if recipe.task.kind not in TASKS:
         raise FuselineError(
-            "bad_recipe", f"answers of the task {recipe.task.kind} have no mean", f"an ensemble is of {', '.join(TASKS)}"
+            "bad_recipe",
+            f"answers of the task {recipe.task.kind} have no mean",
+            f"an ensemble is of {', '.join(TASKS)}",
         )
     if boosts(recipe):
         raise FuselineError(

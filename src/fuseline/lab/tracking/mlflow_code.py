@@ -11,7 +11,7 @@ import mlflow
 import pandas as pd
 
 
-class FusedModel(mlflow.pyfunc.PythonModel):
+class FusedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """Rows of a data frame in, answers out: `value`, `used`, `absent`, and what the task adds."""
 
     def load_context(self, context: Any) -> None:

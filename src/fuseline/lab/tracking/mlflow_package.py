@@ -67,7 +67,11 @@ def signature(package: Path) -> Any:
     task = task_class(read.task["kind"]).from_state(read.task["state"])
     numeric = task.name == "regression" and len(task.columns) == 1
     value = DataType.double if numeric else DataType.string if task.name == "classification" else AnyType()
-    outputs = [ColSpec(value, "value", required=False), ColSpec(Array(DataType.string), "used"), ColSpec(Array(DataType.string), "absent")]
+    outputs = [
+        ColSpec(value, "value", required=False),
+        ColSpec(Array(DataType.string), "used"),
+        ColSpec(Array(DataType.string), "absent"),
+    ]
     if task.name == "classification":
         outputs.append(ColSpec(AnyType(), "probabilities", required=False))
     outputs.append(ColSpec(AnyType(), "error", required=False))

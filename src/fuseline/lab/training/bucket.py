@@ -2,8 +2,8 @@
 
 Rows are sorted by length only within a pool of neighbouring batches of the epoch's random order, with noise in the
 lengths, and the batches of a pool come in random order: no two epochs have the same batches, and short rows are not
-learned before long ones. All is a function of (seed, epoch, pool), so that a resumed run and every process of a team see
-the same batches.
+learned before long ones. All is a function of (seed, epoch, pool), so that a resumed run and every process of a team
+see the same batches.
 
 Dimensions: N rows of the table.
 """
@@ -35,7 +35,9 @@ def length_of(modalities: Mapping[str, Modality], values: Mapping[str, Any | Non
     return float(lengths_of(modalities, values).sum())
 
 
-def bucketed(batches: Iterator[np.ndarray], length_N: np.ndarray, seed: int, epoch: int, pool: int) -> Iterator[np.ndarray]:
+def bucketed(
+    batches: Iterator[np.ndarray], length_N: np.ndarray, seed: int, epoch: int, pool: int
+) -> Iterator[np.ndarray]:
     """`batches` of an epoch from pool `pool` on, their rows dealt anew within each pool; as many, of the same sizes."""
     while own := list(islice(batches, POOL)):
         random = np.random.default_rng([seed, epoch, pool, 7])

@@ -22,6 +22,9 @@ from fuseline.progress import Advance
 from fuseline.recipe import TrainingSpec
 from fuseline.tasks import Task
 
+SAVING = 30
+"""how much longer than writing a checkpoint the time to the next one is at least"""
+
 
 def better(value: float, best: float | None, higher: bool) -> bool:
     if np.isnan(value):
@@ -53,6 +56,7 @@ class Keeper(pl.Callback):
         self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.saved = 0.0
+        self.saving_seconds = 0.0
         self.higher_is_better = True
         self.best: float | None = None
         self.best_interval = -1
@@ -130,7 +134,7 @@ class Keeper(pl.Callback):
         if self.validates and self.waited >= self.patience:
             trainer.should_stop = True
         last = trainer.should_stop or self.interval == trainer.max_epochs
-        due = last or time.monotonic() - self.saved >= self.checkpoint_seconds
+        due = last or time.monotonic() - self.saved >= self._apart
         due = self.team.agree("due" if due else "not yet") == "due"
         if improved:
             self.best_interval = interval
@@ -139,7 +143,13 @@ class Keeper(pl.Callback):
         if due:
             self._save(trainer)
 
+    @property
+    def _apart(self) -> float:
+        """Seconds between checkpoints. A large model with short intervals would else write half of its time."""
+        return max(self.checkpoint_seconds, SAVING * self.saving_seconds) if self.checkpoint_seconds else 0.0
+
     def _save(self, trainer: pl.Trainer) -> None:
+        start = time.monotonic()
         if self.best_weights is not None and self.team.first:
             # The best weights first: a kill before the checkpoint repeats all since the one before, and with it them.
             save_weights(self.best_weights, self.folder / "best.safetensors")
@@ -148,6 +158,7 @@ class Keeper(pl.Callback):
         if self.team.first:
             self._write_history()
         self.saved = time.monotonic()
+        self.saving_seconds = self.saved - start
 
     def _validate(self, module: TrainModule) -> dict[str, float]:
         names = module.validation[0][0].keys()

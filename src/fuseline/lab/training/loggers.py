@@ -47,7 +47,9 @@ def make_loggers(kinds: Sequence[str], folder: Path, settings: Mapping[str, Any]
                 f"pip install 'fuseline[{'train' if kind == 'tensorboard' else kind}]', or remove it from the recipe",
             ) from None
         if settings is not None and kind != "tensorboard":
-            logger.log_hyperparams({k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in settings.items()})
+            logger.log_hyperparams(
+                {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in settings.items()}
+            )
         loggers.append(logger)
     if ids:
         write_json(folder / IDS, ids)
