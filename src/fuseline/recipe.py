@@ -208,7 +208,14 @@ class TrainingSpec(Frozen):
     metric: str = Field("auto", description="validation metric to watch; auto: the task's own")
     interval_steps: int = Field(500, ge=1, description="steps between validation and checkpoint, at most one epoch")
     checkpoint_seconds: float = Field(
-        2.0, ge=0, description="where intervals are shorter than this, several share a checkpoint"
+        2.0,
+        ge=0,
+        description="where intervals are shorter than this, or than 30 times what writing takes, several share a "
+        "checkpoint; 0: one an interval",
+    )
+    bucket: bool | Literal["auto"] = Field(
+        False,
+        description="batches of rows of like length, so that padding is not computed; auto: where it saves a tenth",
     )
     accumulate: int = Field(1, ge=1, description="batches whose gradients are summed before a step")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -278,6 +285,9 @@ class EvaluationSpec(Frozen):
     robustness: bool = Field(False, description="also measure under noise, absence and attack: robustness.json")
     radii: Radii = Field(Radii(), description="of the attacks of strength 1 there; see training.adversarial.radii")
     export: bool = Field(True, description="write and verify model.fuse")
+    ensemble: bool = Field(
+        False, description="with split.folds: one package of all folds' models, instead of one package a fold"
+    )
     report: bool = Field(True, description="write report.html")
     tolerance: float = Field(1e-3, gt=0, description="largest allowed difference between training and package")
 

@@ -1,9 +1,10 @@
-"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, compare, compress, robustness,
-tune."""
+"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, compare, compress, ensemble,
+robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.ensembles import ensemble
 from fuseline.api.kept import kept_outputs
 from fuseline.api.pretraining import Pretrained, pretrain
 from fuseline.api.robust import robustness
@@ -19,6 +20,7 @@ __all__ = [
     "batch",
     "compare",
     "compress",
+    "ensemble",
     "evaluate",
     "index",
     "init",

@@ -84,6 +84,10 @@ def train(
         return _member(team, recipe, opened, path, out, quiet)
     speak = voice("quiet" if quiet else "auto")
     _can_be_split(workers, strategy)
+    if recipe.evaluation.ensemble:
+        from fuseline.lab.ensemble.same import check_ensemble
+
+        check_ensemble(recipe)
     folder = new_folder(out, path)
     if workers > 1 or engine != "local":
         _can_be_shared(recipe, path, split)
@@ -295,18 +299,18 @@ def _cross_validate(
         folds.append({"fold": i, "folder": part.name, "metrics": scores})
     names = list(folds[0]["metrics"])
     values = {n: np.array([f["metrics"][n] for f in folds], dtype=float) for n in names}
-    write_json(
-        folder / "folds.json",
-        finite(
-            {
-                "task": metrics["task"],
-                "metric": metrics["metric"],
-                "folds": folds,
-                "mean": {n: np.nanmean(v) if np.isfinite(v).any() else None for n, v in values.items()},
-                "std": {n: np.nanstd(v) if np.isfinite(v).any() else None for n, v in values.items()},
-            }
-        ),
-    )
+    summed = {
+        "task": metrics["task"],
+        "metric": metrics["metric"],
+        "folds": folds,
+        "mean": {n: np.nanmean(v) if np.isfinite(v).any() else None for n, v in values.items()},
+        "std": {n: np.nanstd(v) if np.isfinite(v).any() else None for n, v in values.items()},
+    }
+    if recipe.evaluation.ensemble:
+        from fuseline.api.ensembles import written
+
+        summed["out_of_fold"] = written(recipe, table, splits, folder, speak, cache)
+    write_json(folder / "folds.json", finite(summed))
     if recipe.evaluation.report:
         from fuseline.lab.report import write_report
 

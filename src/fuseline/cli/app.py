@@ -79,6 +79,7 @@ def _register() -> None:
         demo,
         deploy,
         drift,
+        ensemble,
         evaluate,
         export,
         index,
@@ -95,7 +96,7 @@ def _register() -> None:
     )
 
     verbs = (init, pretrain, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
-    for module in (*verbs, demo, serve, keys, drift, deploy, cache):
+    for module in (*verbs, ensemble, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

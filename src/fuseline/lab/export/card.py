@@ -17,7 +17,7 @@ def model_card(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], pa
         )
     lines += ["", "Any of them may be absent in a row; the answer names what it used.", "", "## Measured", ""]
     if scores:
-        lines += [f"On {scores['rows']} {part} rows that training never saw:", "", "| metric | value | 95 % interval |"]
+        lines += [_measured(metrics, scores["rows"], part), "", "| metric | value | 95 % interval |"]
         lines += ["|---|---|---|"]
         for key, m in scores["metrics"].items():
             if m["value"] is not None:
@@ -42,6 +42,17 @@ def model_card(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], pa
         "",
     ]
     return "\n".join(lines)
+
+
+def _measured(metrics: Mapping[str, Any], rows: int, part: str) -> str:
+    members = metrics.get("ensemble", {}).get("members")
+    if members is None:
+        return f"On {rows} {part} rows that training never saw:"
+    return (
+        f"Out of fold: each of {rows} rows was answered by the one of the {members} members that was not trained on "
+        f"it. This model answers by the mean of all {members}, which was not measured: no row of the table is new to "
+        "all of them."
+    )
 
 
 def compressed_card(

@@ -23,6 +23,9 @@ from fuseline.progress import Advance
 from fuseline.recipe import TrainingSpec
 from fuseline.tasks import Task
 
+SAVING = 30
+"""how much longer than writing a checkpoint the time to the next one is at least"""
+
 
 def better(value: float, best: float | None, higher: bool) -> bool:
     if np.isnan(value):
@@ -54,6 +57,7 @@ class Keeper(pl.Callback):
         self.patience, self.checkpoint_seconds = spec.patience, spec.checkpoint_seconds
         self.best_weights: dict[str, torch.Tensor] | None = None
         self.saved = 0.0
+        self.saving_seconds = 0.0
         self.higher_is_better = True
         self.best: float | None = None
         self.best_interval = -1
@@ -129,10 +133,13 @@ class Keeper(pl.Callback):
             if self.watch is not None:
                 self.watch(interval, value)
         self.history.append(row)
+        told = {k: v for k, v in row.items() if k not in ("interval", "step") and np.isfinite(v)}
+        for logger in trainer.loggers:
+            logger.log_metrics(told, step=int(row["step"]))
         if self.validation and self.waited >= self.patience:
             trainer.should_stop = True
         last = trainer.should_stop or self.interval == trainer.max_epochs
-        due = last or time.monotonic() - self.saved >= self.checkpoint_seconds
+        due = last or time.monotonic() - self.saved >= self._apart
         due = self.team.agree("due" if due else "not yet") == "due"
         if improved:
             self.best_interval = interval
@@ -141,7 +148,13 @@ class Keeper(pl.Callback):
         if due:
             self._save(trainer)
 
+    @property
+    def _apart(self) -> float:
+        """Seconds between checkpoints. A large model with short intervals would else write half of its time."""
+        return max(self.checkpoint_seconds, SAVING * self.saving_seconds) if self.checkpoint_seconds else 0.0
+
     def _save(self, trainer: pl.Trainer) -> None:
+        start = time.monotonic()
         if self.best_weights is not None and self.team.first:
             # The best weights first: a kill before the checkpoint repeats all since the one before, and with it them.
             save_weights(self.best_weights, self.folder / "best.safetensors")
@@ -150,6 +163,7 @@ class Keeper(pl.Callback):
         if self.team.first:
             self._write_history()
         self.saved = time.monotonic()
+        self.saving_seconds = self.saved - start
 
     def _validate(self, validation: Validation, module: TrainModule) -> dict[str, float]:
         """The first process scores, and tells the others: they must not differ in when to stop."""

@@ -52,21 +52,26 @@ def held_out_profile(prepared: Prepared, model: FusionModel) -> dict[str, Any]:
         arrays = complete(prepared.task, to_numpy(outputs), steps_of(model))
         embeddings.append(arrays.pop("embedding"))
         decoded += prepared.task.decode(arrays)
-    embedding_ND = np.concatenate(embeddings)
-    kept = min(SAMPLE, len(rows), max(2, NUMBERS // embedding_ND.shape[1]))
-    chosen = np.sort(rng.choice(len(rows), kept, replace=False))
-    sample = [[float(f"{v:.4g}") for v in row] for row in embedding_ND[chosen].tolist()]
+    of = f"{part} rows"
     out = {
-        "predictions": {"kind": "predictions", "rows": len(rows), "of": f"{part} rows", **_answers(decoded)},
-        "embedding": {
-            "kind": "embedding",
-            "rows": len(rows),
-            "dim": embedding_ND.shape[1],
-            "of": f"{part} rows",
-            "sample": sample,
-        },
+        "predictions": answers_profile(decoded, of),
+        "embedding": embedding_profile(np.concatenate(embeddings), rng, of),
     }
     return {k: finite(v) for k, v in out.items() if k not in prepared.parser.names}
+
+
+def answers_profile(decoded: list[Any], of: str) -> dict[str, Any]:
+    """Sketches of the answers. `of`: which rows they are of."""
+    return {"kind": "predictions", "rows": len(decoded), "of": of, **_answers(decoded)}
+
+
+def embedding_profile(embedding_ND: np.ndarray, rng: np.random.Generator, of: str) -> dict[str, Any]:
+    """A sample of fused embeddings."""
+    rows, width = embedding_ND.shape
+    kept = min(SAMPLE, rows, max(2, NUMBERS // width))
+    chosen = np.sort(rng.choice(rows, kept, replace=False))
+    sample = [[float(f"{v:.4g}") for v in row] for row in embedding_ND[chosen].tolist()]
+    return {"kind": "embedding", "rows": rows, "dim": width, "of": of, "sample": sample}
 
 
 def _answers(decoded: list[Any]) -> dict[str, Any]:

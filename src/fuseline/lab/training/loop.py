@@ -207,7 +207,7 @@ def fit(
             gradient_clip_val=spec.clip,
             accumulate_grad_batches=spec.accumulate,
             callbacks=[keeper, Bar(advance, keeper)],
-            logger=make_loggers(spec.loggers, folder) if team.first else False,
+            logger=make_loggers(spec.loggers, folder, prepared.recipe.model_dump(mode="json")) if team.first else False,
             plugins=[SafeCheckpointIO()],
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -228,6 +228,7 @@ def fit(
             team=team,
             unlabelled=None if consistency is None else prepared.unlabelled,
             ratio=1 if consistency is None else consistency.spec.ratio,
+            length_N=prepared.length_N,
         )
         with _ctrl_c_as_ever(trainer):
             trainer.fit(

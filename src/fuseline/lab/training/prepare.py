@@ -22,6 +22,7 @@ from fuseline.lab.augment import augment_class
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
 from fuseline.lab.pretrain.init import open_init
+from fuseline.lab.training.bucket import WORTH, length_of, saved
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.lab.training.unlabelled import check_threshold, unlabelled_rows
@@ -56,6 +57,8 @@ class Prepared:
     data: dict[str, Any]
     profile: dict[str, Any] = field(default_factory=dict)
     quarantined: int = 0
+    length_N: np.ndarray | None = None
+    """of each row, where batches are of rows of like length"""
     groups: np.ndarray | None = None
     """group of each row as an integer, where the split is by group or rows are windows: the bootstrap resamples whole
     groups"""
@@ -168,7 +171,10 @@ def prepare(
     if cache.store is not None:
         reader.addressed = frozenset(name for name, plan in plans.items() if plan.stays)
     done = Prepared(recipe, table, part, plans, parser, task, reader, notes, {}, unlabelled=unlabelled)
+    if recipe.training.bucket:
+        done.length_N = np.zeros(table.n_rows, np.float32)
     _scan(done, folder, voice)
+    _bucket(done)
     _leaks(done, split, media)
     if recipe.split.group and recipe.split.group in table.columns:
         _, codes = np.unique(np.array([str(v) for v in table.column(recipe.split.group)]), return_inverse=True)
@@ -176,6 +182,18 @@ def prepare(
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
     return done
+
+
+def _bucket(prepared: Prepared) -> None:
+    """Say what buckets save, and leave them where `auto` finds that too little."""
+    if prepared.length_N is None:
+        return
+    spec = prepared.recipe.training
+    share = saved(prepared.rows("train"), prepared.length_N, spec.batch_size, spec.seed)
+    if spec.bucket == "auto" and share < WORTH:
+        prepared.length_N = None
+    else:
+        prepared.notes.append(f"batches of rows of like length: about {share:.0%} less to compute than in random ones")
 
 
 def _named_channels(config: Any, table: Table, columns: Mapping[str, str]) -> Any:
@@ -223,6 +241,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
     used = 0
     teaches = np.zeros(table.n_rows, dtype=bool)
     teaches[prepared.unlabelled] = True
+    # Tokens that were computed once are not computed for their padding either.
+    computed = {n: m for n, m in parser.modalities.items() if not prepared.plans[n].stays}
     with voice.track("reading cells", table.n_rows) as advance:
         for start, frame in table.batches(prepared.reader.columns, CHUNK):
             dicts = Table.rows(frame)
@@ -243,6 +263,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                     part[row.index] = -1
                     continue
                 _count(row, part[row.index], parser, absent, builder)
+                if prepared.length_N is not None:
+                    prepared.length_N[row.index] = length_of(computed, row.values)
                 if part[row.index] == 0:
                     for column in parser.columns:
                         cells_absent[column] += parser.cell(dicts[i].get(column)) is None

@@ -39,6 +39,7 @@ from fuseline.lab.training.callbacks import Watch
 from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
+from fuseline.lab.training.loggers import closes_trackers, log_result
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
 from fuseline.lab.training.team import Team, begun
 from fuseline.lab.training.unlabelled import check_unlabelled
@@ -94,6 +95,7 @@ class Record:
         self.data["seconds"][stage] = round(self.data["seconds"].get(stage, 0.0) + seconds, 2)
 
 
+@closes_trackers
 def run(
     recipe: Recipe,
     table: Table,
@@ -205,7 +207,7 @@ def run(
     metrics = _evaluate(prepared, model, folder, voice)
     record.timed("evaluate", time.monotonic() - clock)
     record.save(stage="evaluated", notes=list(dict.fromkeys([*record.data["notes"], *prepared.notes])))
-    if recipe.evaluation.export:
+    if recipe.evaluation.export and not recipe.evaluation.ensemble:  # that is made of all folds
         clock = time.monotonic()
         voice.say("exporting and replaying without torch")
         _export(prepared, model, folder, record, metrics)
@@ -217,6 +219,9 @@ def run(
     record.save(stage="done")
     if recipe.evaluation.report:
         write_report(folder)
+    for note in log_result(recipe, folder, metrics):
+        voice.say(f"· {note}")
+        record.save(notes=[*record.data["notes"], note])
     return metrics
 
 

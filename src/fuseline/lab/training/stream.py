@@ -5,10 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from fuseline.data.order import epoch_order
+from fuseline.lab.training.bucket import POOL, bucketed
 from fuseline.lab.training.reader import Batch, Reader
 from fuseline.lab.training.team import Team
 
@@ -36,11 +38,14 @@ class Stream:
         team: Team | None = None,
         unlabelled: np.ndarray | None = None,
         ratio: int = 1,
+        length_N: np.ndarray | None = None,
     ) -> None:
-        """`unlabelled`: rows of which each batch brings `ratio` times as many along, in an order of their own."""
+        """`unlabelled`: rows of which each batch brings `ratio` times as many along, in an order of their own.
+        `length_N`: of each row of the table, where batches shall be of rows of like length."""
         self.team = team or Team()
         self.unlabelled = unlabelled if unlabelled is not None and len(unlabelled) else None
         self.ratio = ratio
+        self.length_N = length_N
         self.reader, self.rows, self.batch_size, self.seed = reader, rows, batch_size, seed
         self.interval_steps, self.total_steps, self.interval = interval_steps, total_steps, interval
         # Blocks only where rows must be fetched from disk: a full permutation mixes better.
@@ -82,7 +87,7 @@ class Stream:
         step = first
         while step < last:
             epoch, skip = divmod(step, per_epoch)
-            for chosen in epoch_batches(rows, size, seed, epoch, skip, self.block):
+            for chosen in epoch_batches(rows, size, seed, epoch, skip, self.block, self.length_N):
                 yield chosen
                 step += 1
                 if step == last:
@@ -95,9 +100,21 @@ def steps_per_epoch(rows: int, batch_size: int) -> int:
 
 
 def epoch_batches(
-    rows: np.ndarray, batch_size: int, seed: int, epoch: int, skip: int, block: int | None = None
+    rows: np.ndarray,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int,
+    block: int | None = None,
+    length_N: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together on disk."""
+    """Batches of row numbers of one epoch, from batch `skip` on. `block`: rows that lie together on disk. `length_N`:
+    lengths by which rows go together, see :mod:`fuseline.lab.training.bucket`."""
+    if length_N is not None:
+        pool, inside = divmod(skip, POOL)
+        plain = epoch_batches(rows, batch_size, seed, epoch, pool * POOL, block)
+        yield from islice(bucketed(plain, length_N, seed, epoch, pool), inside, None)
+        return
     local = {} if block is None else {"block": block, "full_below": 0}
     held = np.empty(0, dtype=np.int64)
     left = steps_per_epoch(len(rows), batch_size) - skip

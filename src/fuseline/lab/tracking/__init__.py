@@ -1,0 +1,1 @@
+"""What trackers keep of a finished run."""
