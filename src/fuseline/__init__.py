@@ -25,6 +25,8 @@ __all__ = [
     "resume",
     "robustness",
     "search",
+    "suggest",
+    "take_labels",
     "train",
     "tune",
 ]
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
         resume,
         robustness,
         search,
+        suggest,
+        take_labels,
         train,
         tune,
     )
@@ -68,6 +72,8 @@ _HOMES = {
     "resume": "api",
     "robustness": "api",
     "search": "api",
+    "suggest": "api",
+    "take_labels": "api",
     "train": "api",
     "tune": "api",
 }

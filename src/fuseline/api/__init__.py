@@ -1,10 +1,11 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, robustness,
-tune."""
+"""Fuseline from Python: init, train, evaluate, predict, index, search, suggest, take_labels, compare, compress,
+robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.kept import kept_outputs
+from fuseline.api.labelling import suggest, take_labels
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
 from fuseline.api.sources import init, write_recipe
@@ -25,6 +26,8 @@ __all__ = [
     "resume",
     "robustness",
     "search",
+    "suggest",
+    "take_labels",
     "train",
     "tune",
     "tuning",

@@ -21,6 +21,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.augment import augment_class
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
+from fuseline.lab.stacked.options import few_rows
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
 from fuseline.modalities import Cells, MediaRoot, modality_class
@@ -130,7 +131,7 @@ def prepare(
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
     task = task_type.fit(task_config, _targets(table, train, targets))
-    notes += getattr(task, "notes", ())
+    notes += [*getattr(task, "notes", ()), *few_rows(recipe, task)]
     modalities = {}
     for name, plan in plans.items():
         spec = recipe.inputs[name]
