@@ -5,12 +5,15 @@ as the inner model; macro-F1 on the same test rows, and the area under the learn
 full: the same as a user does it: train, package, `suggest` without torch, labels filled in, `take_labels`, train again.
 fewshot: 1, 5 and 10 rows a class: end to end, trees, linear probe, prototypes. No validation rows.
 
+Encoders' outputs and finished seeds are kept in `--keep`: a run that was stopped goes on there.
+
     python benchmarks/active.py --parts curves,fewshot --seeds 5
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from common import DATA, LEAN, tell
+from scipy.stats import t as student
 
 from fuseline import api
 from fuseline.data.split import Split
@@ -31,7 +35,8 @@ from fuseline.lab.stacked.embed import Embedded, embed
 from fuseline.lab.stacked.fewshot import linear_probe
 from fuseline.lab.stacked.linear import LinearHead, SideBySide
 from fuseline.lab.stacked.probe import centred, features_of
-from fuseline.lab.training.cache import Cache
+from fuseline.lab.training import loop
+from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.prepare import prepare
 from fuseline.labelling.choose import badge, highest, k_center
 from fuseline.labelling.measures import unsure
@@ -48,8 +53,6 @@ METHODS = ("random", "entropy", "margin", "diversity", "badge")
 START, BATCH, ROUNDS = 48, 32, 6
 TEST = 0.3
 SHOTS = (1, 5, 10)
-CI = 2.776
-"""t of a 95 % interval of five seeds"""
 
 
 def embedded(table: Table, kept: Path) -> Embedded:
@@ -60,14 +63,17 @@ def embedded(table: Table, kept: Path) -> Embedded:
             "inputs": INPUTS,
             "task": {"kind": "classification", "target": TARGET, "classes": classes},
             "split": {"kind": "random", "val": 0.0, "test": 0.0},
-            "training": {"cache_folder": "off"},
+            "training": {"cache_folder": str(kept.absolute() / "tokens")},
         }
     )
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(recipe, table, folder=Path(folder), voice=Silent(), cache=Cache(512))
+        prepared = prepare(recipe, table, folder=Path(folder), voice=Silent(), cache=open_cache(recipe.training))
         model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
+        loop.keep_frozen(prepared, model, Silent())
         rows = np.arange(table.n_rows)
-        return embed(model, {}, prepared.reader, rows, kept, batch_size=32, voice=Silent(), title="embedding")
+        return embed(
+            model, {}, prepared.reader, rows, kept / "pooled", batch_size=32, voice=Silent(), title="embedding"
+        )
 
 
 def split_of(y_N: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,12 +122,16 @@ def pick(method: str, inner: Inner, pool: np.ndarray, train: np.ndarray, seed: i
     return pool[places]
 
 
-def curves(rows: Embedded, task: Classification, seeds: int, out: str | None) -> None:
+def curves(rows: Embedded, task: Classification, seeds: int, kept: Path, out: str | None) -> None:
     y_N = rows.targets.astype(int)
     found: dict[str, list[list[float]]] = {m: [] for m in METHODS}
     for seed in range(seeds):
         test, shuffled = split_of(y_N, seed)
         for method in METHODS:
+            note = kept / f"curve-{seed}-{method}.json"
+            if note.exists():
+                found[method].append(json.loads(note.read_text()))
+                continue
             train, pool, scores = shuffled[:START], shuffled[START:], []
             for turn in range(ROUNDS + 1):
                 inner = Inner(rows, task, train, seed)
@@ -130,6 +140,7 @@ def curves(rows: Embedded, task: Classification, seeds: int, out: str | None) ->
                     taken = pick(method, inner, pool, train, 100 * seed + turn)
                     train, pool = np.concatenate([train, taken]), np.setdiff1d(pool, taken)
             found[method].append(scores)
+            note.write_text(json.dumps(scores))
             print(f"seed {seed} {method}: {[round(s, 3) for s in scores]}", file=sys.stderr, flush=True)
     table = []
     for method, runs in found.items():
@@ -148,13 +159,14 @@ def curves(rows: Embedded, task: Classification, seeds: int, out: str | None) ->
 
 
 def spread(values: list[float]) -> str:
+    """The mean and a 95 % interval of it."""
     if len(values) < 2:
         return f"{values[0]:+.3f}"
-    half = CI * statistics.stdev(values) / len(values) ** 0.5
+    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
     return f"{statistics.mean(values):+.3f} ± {half:.3f}"
 
 
-def full(table: Table, y_N: np.ndarray, rounds: int, out: str | None) -> None:
+def full(table: Table, y_N: np.ndarray, rounds: int, kept: Path, out: str | None) -> None:
     """One seed of what a user does, with packages and tables."""
     test, shuffled = split_of(y_N, 0)
     frame = table.take(np.arange(table.n_rows)).with_columns(pl.lit("train").alias("part"))
@@ -164,12 +176,12 @@ def full(table: Table, y_N: np.ndarray, rounds: int, out: str | None) -> None:
         "task": {"kind": "classification", "target": TARGET, "classes": classes},
         "split": {"kind": "given", "column": "part", "val": 0.0},
         "fusion": {"kind": "stacked", "estimator": "linear_probe"},
-        "training": {"precision": "float32", "loggers": []},
+        "training": {"precision": "float32", "loggers": [], "cache_folder": str(kept.absolute() / "tokens")},
         "table": {"media_root": str(table.folder)},
         "evaluation": {**LEAN, "export": True},
     }
     tested = frame[test.tolist()].with_columns(pl.lit("test").alias("part"))
-    rows, keep = [], Cache(1024)
+    rows = []
     for by in ("random", "badge"):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -179,7 +191,7 @@ def full(table: Table, y_N: np.ndarray, rounds: int, out: str | None) -> None:
             truth = frame[shuffled[START:].tolist()]
             scores, spent = [], 0.0
             for turn in range(rounds + 1):
-                run = api.train({**recipe}, table=train, out=folder / f"run-{turn}", cache=keep, quiet=True)
+                run = api.train({**recipe}, table=train, out=folder / f"run-{turn}", quiet=True)
                 scores.append(run.score("macro_f1"))
                 print(f"full {by} round {turn}: {scores[-1]:.3f}", file=sys.stderr, flush=True)
                 if turn == rounds:
@@ -200,7 +212,9 @@ def full(table: Table, y_N: np.ndarray, rounds: int, out: str | None) -> None:
     tell("stamps: rounds of train, suggest, take_labels; macro-F1, one seed", rows, out)
 
 
-def fewshot(table: Table, y_N: np.ndarray, seeds: int, epochs: int, out: str | None) -> None:
+def fewshot(
+    table: Table, y_N: np.ndarray, seeds: int, epochs: int, only: list[str], kept: Path, out: str | None
+) -> None:
     classes = sorted(set(table.column(TARGET).to_list()))
     heads: dict[str, Any] = {
         "end to end": {"kind": "attention"},
@@ -209,14 +223,20 @@ def fewshot(table: Table, y_N: np.ndarray, seeds: int, epochs: int, out: str | N
         "prototypes": {"kind": "stacked", "estimator": "prototypes"},
         "prototypes, euclidean": {"kind": "stacked", "estimator": "prototypes", "linear": {"distance": "euclidean"}},
     }
+    heads = {name: fusion for name, fusion in heads.items() if not only or name in only}
     base = {
         "inputs": INPUTS,
         "task": {"kind": "classification", "target": TARGET, "classes": classes},
         "split": {"kind": "stratified", "val": 0.0, "test": 0.3},
-        "training": {"epochs": epochs, "precision": "float32", "loggers": [], "learning_rate": 1e-3},
+        "training": {
+            "epochs": epochs,
+            "precision": "float32",
+            "loggers": [],
+            "learning_rate": 1e-3,
+            "cache_folder": str(kept.absolute() / "tokens"),
+        },
         "evaluation": {**LEAN, "parts": ["test"]},
     }
-    keep = Cache(1024)
     found: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for seed in range(seeds):
         test, shuffled = split_of(y_N, seed)
@@ -225,13 +245,18 @@ def fewshot(table: Table, y_N: np.ndarray, seeds: int, epochs: int, out: str | N
             part = np.full(len(y_N), -1, np.int8)
             part[train], part[test] = 0, 2
             for name, fusion in heads.items():
+                note = kept / f"shots-{seed}-{shots}-{name}.json"
+                if note.exists():
+                    found.setdefault((shots, name), []).append(tuple(json.loads(note.read_text())))
+                    continue
                 training = {**base["training"], "seed": seed}
                 with tempfile.TemporaryDirectory() as folder:
                     recipe = {**base, "fusion": fusion, "training": training}
                     split = Split(part, [])
-                    run = api.train(recipe, table=table, out=Path(folder) / "r", split=split, cache=keep, quiet=True)
+                    run = api.train(recipe, table=table, out=Path(folder) / "r", split=split, quiet=True)
                     pair = (run.score("macro_f1"), run.score("log_loss"))
                 found.setdefault((shots, name), []).append(pair)
+                note.write_text(json.dumps(pair))
                 print(f"seed {seed}, {shots} rows, {name}: {pair[0]:.3f}", file=sys.stderr, flush=True)
     rows = []
     for name in heads:
@@ -249,10 +274,12 @@ def main() -> None:
     parser.add_argument("--parts", default="curves,full,fewshot", help="what is measured")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2, help="of full")
+    parser.add_argument("--heads", default="", help="of fewshot, with semicolons; default: all")
     parser.add_argument("--epochs", type=int, default=30, help="of end to end in fewshot")
-    parser.add_argument("--keep", default="build/active-embeddings", help="folder for embeddings that were made")
+    parser.add_argument("--keep", default="build/active", type=Path, help="folder for what was made")
     parser.add_argument("--out")
     args = parser.parse_args()
+    args.keep.mkdir(parents=True, exist_ok=True)
     table = Table.open(DATA / "stamps" / "table.csv")
     labels = table.column(TARGET).to_list()
     classes = sorted(set(labels))
@@ -261,11 +288,12 @@ def main() -> None:
     if "curves" in parts:
         config = Classification.Config.model_validate({"target": TARGET, "classes": classes})
         task = Classification.fit(config, {TARGET: labels})  # type: ignore[arg-type]
-        curves(embedded(table, Path(args.keep)), task, args.seeds, args.out)
+        curves(embedded(table, args.keep), task, args.seeds, args.keep, args.out)
     if "fewshot" in parts:
-        fewshot(table, y_N, args.seeds, args.epochs, args.out)
+        only = [name.strip() for name in args.heads.split(";") if name.strip()]
+        fewshot(table, y_N, args.seeds, args.epochs, only, args.keep, args.out)
     if "full" in parts:
-        full(table, y_N, args.rounds, args.out)
+        full(table, y_N, args.rounds, args.keep, args.out)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ class Suggestion:
     rows: list[int]
     """of the pool"""
     scores: list[float]
+    """larger is more wanted, within one method: doubt, distance (infinite: the first of all), NaN of chance"""
     why: list[str]
     by: str
     """the method, e.g. `badge`, or `uncertainty (entropy)`"""
