@@ -23,7 +23,7 @@ from fuseline.lab.build import ModelOptions
 from fuseline.lab.decoders import DECODERS, decoder_class
 from fuseline.lab.encoders import ENCODERS, SETS, encoder_class
 from fuseline.lab.fusion import FUSIONS, fusion_class
-from fuseline.lab.stacked.options import StackedConfig, TreesConfig
+from fuseline.lab.stacked.options import LinearConfig, StackedConfig, TreesConfig
 from fuseline.modalities import MODALITIES, modality_class
 from fuseline.tasks import TASKS, task_class
 from fuseline.tasks.decoding import Decoding
@@ -49,8 +49,9 @@ training: {epochs: 30}
 """
 
 STACKED = (
-    "Boosted trees over the encoders' embeddings and the raw cells (docs/stacking.md); auto: those or the model "
-    "trained end to end, whichever does better on validation rows. `fusion: auto` is short for `fusion: {kind: auto}`."
+    "Boosted trees, a linear probe or class means over the encoders' embeddings and the raw cells (docs/stacking.md, "
+    "docs/few-shot.md); auto: those or the model trained end to end, whichever does better on validation rows. "
+    "`fusion: auto` is short for `fusion: {kind: auto}`."
 )
 
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "none", Any: "anything"}
@@ -173,6 +174,7 @@ def page() -> str:
         cls_f = fusion_class(name)
         lines += section(f"fusion, kind: {name}", cls_f.Config, first_line(cls_f), 3)
     lines += section("fusion, kind: stacked or auto", StackedConfig, STACKED, 3)
+    lines += section("fusion.linear", LinearConfig, level=3)
     lines += section("fusion.trees", TreesConfig, level=3)
     lines += section("training", recipe.TrainingSpec)
     lines += section("training.adversarial", recipe.AdversarialSpec, "See docs/robustness.md.", 3)

@@ -27,6 +27,8 @@ __all__ = [
     "resume",
     "robustness",
     "search",
+    "suggest",
+    "take_labels",
     "train",
     "tune",
 ]
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
         resume,
         robustness,
         search,
+        suggest,
+        take_labels,
         train,
         tune,
     )
@@ -74,6 +78,8 @@ _HOMES = {
     "resume": "api",
     "robustness": "api",
     "search": "api",
+    "suggest": "api",
+    "take_labels": "api",
     "train": "api",
     "tune": "api",
 }

@@ -30,6 +30,9 @@ from fuseline.lab.export import export_package
 from fuseline.lab.export.package import expected_outputs
 from fuseline.lab.fusion import FUSIONS
 from fuseline.lab.model import FusionModel
+from fuseline.lab.stacked.linear import LinearHead, SideBySide
+from fuseline.lab.stacked.probe import centred, coded
+from fuseline.lab.stacked.raw import RawTable
 from fuseline.lab.training.prepare import read_task
 from fuseline.modalities import MediaRoot, modality_class
 from fuseline.modalities.rows import RowParser
@@ -135,6 +138,8 @@ class Case:
     fusion: str = "attention"
     task: tuple[str, int] = ("classification", 0)
     exported: bool = True
+    estimator: bool = False
+    """a linear one over the encoders' embeddings answers, instead of the fusion and the task's own head"""
 
 
 def encoder_cases() -> list[Case]:
@@ -172,7 +177,9 @@ def task_cases() -> list[Case]:
 
 
 def cases() -> list[Case]:
-    return [*encoder_cases(), *fusion_cases(), *task_cases()]
+    # Exported by tests/lab/stacked, which has a package of it anyway.
+    linear = Case("estimator-linear", estimator=True, exported=False)
+    return [*encoder_cases(), *fusion_cases(), *task_cases(), linear]
 
 
 def missing_package(case: Case) -> str | None:
@@ -221,7 +228,10 @@ class Subject:
         task, config = read_task(self.recipe)
         self.task = task.fit(config, {c: TARGETS[c] for c in config.columns})
         self.task.check(modalities)
-        self.model = disturbed(build_model(self.recipe, plans, modalities, self.task).eval())
+        model = build_model(self.recipe, plans, modalities, self.task)
+        if case.estimator:
+            model = estimated(model, self.parser, self.task, [self.parsed(row) for row in self.cells])
+        self.model = disturbed(model.eval())
         self.names = self.parser.names
         self.rows = [self.parsed(row) for row in self.cells]
         self.full = self.parsed(self.full_cells[0])
@@ -290,6 +300,27 @@ class Subject:
     @cached_property
     def predictor(self) -> Predictor:
         return load(self.package, threads=1)
+
+
+def estimated(base: FusionModel, parser: RowParser, task: Any, rows: Sequence[Mapping[str, Any]]) -> FusionModel:
+    """The model of a linear estimator over `base`'s encoders, with any weights."""
+    encoders, parts = [], []
+    for name, encoder in zip(base.names, base.encoders, strict=True):
+        modality = parser.modalities[name]
+        if modality.name == "tabular":
+            cells = RawTable(modality)
+            arrays = modality.collate([row[name] for row in rows if row[name] is not None])
+            values_B1D = cells(**{k: torch.from_numpy(v) for k, v in arrays.items()}).values_BTD
+            encoders.append(cells)
+            parts.append(coded(modality, values_B1D[:, 0].numpy()))
+        else:
+            encoders.append(encoder)
+            parts.append(centred(np.random.default_rng(2).normal(size=(20, encoder.width)), unit=len(parts) > 0))
+    fusion = SideBySide(parts, names=base.names)
+    shape = (len(task.classes), fusion.owners.size)
+    weights = {"weight_KF": np.random.default_rng(3).normal(size=shape), "bias_K": np.zeros(shape[0])}
+    head = LinearHead(task, {**weights, "seen_K": np.ones(shape[0]), "means_1": np.zeros(1)})
+    return FusionModel(base.names, encoders, fusion, head, width=0, dropout=0.0)
 
 
 def disturbed(model: FusionModel) -> FusionModel:

@@ -58,6 +58,18 @@ def test_the_program_predicts_without_torch(handed_over: Path, tmp_path: Path) -
     assert len(out.read_text(encoding="utf-8").splitlines()) == len(table)
 
 
+def test_rows_to_label_are_suggested_without_torch(handed_over: Path, tmp_path: Path) -> None:
+    import polars as pl
+
+    predictor = fuseline.load(handed_over / "model.fuse")
+    frame = pl.read_csv(handed_over / "table.csv", infer_schema=False).drop(predictor.task.columns)
+    frame.write_csv(handed_over / "pool.csv")
+    found = fuseline.suggest(predictor, handed_over / "pool.csv", 5, out=tmp_path / "label.csv", quiet=True)
+    assert (len(found.rows), found.by) == (5, "badge")
+    assert pl.read_csv(tmp_path / "label.csv").height == 5
+    assert "torch" not in sys.modules
+
+
 def test_a_changed_package_is_refused(handed_over: Path, tmp_path: Path) -> None:
     import shutil
 

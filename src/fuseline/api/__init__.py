@@ -1,11 +1,12 @@
-"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, compare, compress, ensemble,
-robustness, tune."""
+"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, suggest, take_labels, compare,
+compress, ensemble, robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.ensembles import ensemble
 from fuseline.api.kept import kept_outputs
+from fuseline.api.labelling import suggest, take_labels
 from fuseline.api.pretraining import Pretrained, pretrain
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
@@ -30,6 +31,8 @@ __all__ = [
     "resume",
     "robustness",
     "search",
+    "suggest",
+    "take_labels",
     "train",
     "tune",
     "tuning",

@@ -91,12 +91,13 @@ def _register() -> None:
         profile,
         search,
         serve,
+        suggest,
         train,
         tune,
     )
 
-    verbs = (init, pretrain, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
-    for module in (*verbs, ensemble, demo, serve, keys, drift, deploy, cache):
+    verbs = (init, pretrain, train, evaluate, predict, batch, index, search, suggest, compare, tune, compress, profile)
+    for module in (*verbs, export, ensemble, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

@@ -20,6 +20,8 @@ from fuseline.data.table import Table, cells
 from fuseline.errors import FuselineError
 
 SAMPLE_ROWS = 20_000
+FEW = 20
+"""rows of a class below which the draft points to heads for few rows, as training does"""
 SAMPLE_BYTES = 32 * 2**20
 """of one column"""
 _STRETCH = 250
@@ -207,6 +209,8 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
         ", …" if len(count) > 4 else ""
     )
     many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
+    if not many and (fewest := min(count.values())) < FEW and len(aim) < SAMPLE_ROWS:
+        many = f"; the rarest class has {fewest} rows: see docs/few-shot.md"
     return classification, f"target: {len(count)} classes ({shown}){many}"
 
 

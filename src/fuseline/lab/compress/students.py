@@ -62,7 +62,7 @@ def student_of(recipe: Recipe, subject: Subject) -> Student:
             f"a student reads some of the model's inputs, under their names: {', '.join(subject.names)}",
         )
     if boosts(recipe):
-        message = f"fusion: {recipe.fusion.kind}: boosted trees cannot learn from another model's answers"
+        message = f"fusion: {recipe.fusion.kind}: its estimator cannot learn from another model's answers"
         raise FuselineError("bad_recipe", message, f"a student's fusion is one of {', '.join(FUSIONS)}")
     data = recipe.model_dump()
     mine = subject.prepared.recipe

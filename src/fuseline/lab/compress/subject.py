@@ -22,7 +22,7 @@ from fuseline.lab.compress.crop import crop
 from fuseline.lab.compress.shapes import fit_shapes
 from fuseline.lab.export.parity import difference
 from fuseline.lab.model import FusionModel
-from fuseline.lab.stacked.options import boosts
+from fuseline.lab.stacked.options import boosts, stacked_config
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.prepare import Prepared, fold_rows, split_rows
 from fuseline.lab.training.reader import Reader
@@ -97,7 +97,7 @@ def rebuild(package: Package, plans: Mapping[str, Plan], parser: RowParser, task
     if boosts(package.recipe):
         raise FuselineError(
             "cannot_rebuild",
-            f"{package.name} answers by boosted trees (fusion: stacked), which nothing here makes smaller",
+            f"{package.name} answers by {_estimator(package)} (fusion: stacked), which nothing here makes smaller",
             "compress a model that was trained end to end, e.g. with fusion: attention; it is the encoders that cost",
         )
     # A package's adapters are merged into its weights.
@@ -126,6 +126,11 @@ def lineage(package: Package) -> dict[str, Any]:
     """compression.json of a compressed package, {} of one that is whole."""
     found = package.read_json("compression.json")
     return found if isinstance(found, dict) else {}
+
+
+def _estimator(package: Package) -> str:
+    kind = stacked_config(package.recipe).estimator
+    return {"linear_probe": "a linear probe", "prototypes": "class means"}.get(kind, "boosted trees")
 
 
 def _parent(package: Package) -> str:

@@ -182,7 +182,8 @@ def _model_line(files: RunFiles) -> str:
     total, trained = number(found.get("total")), number(found.get("trainable"))
     fusion = clean(mapping(files.recipe.get("fusion")).get("kind") or "", 40)
     if chosen := str(mapping(files.run.get("choice")).get("chosen") or ""):
-        fusion += ": boosted trees over embeddings and cells" if chosen == "stacked" else ": end to end was better"
+        stacked = f": {_estimator(files)} over embeddings and cells"
+        fusion += stacked if chosen == "stacked" else ": end to end was better"
     parts = [f"Fused by {fusion}" if fusion else "", f"{amount(total)} parameters in all" if total else ""]
     parts.append(f"{amount(trained)} of them trained" if total and trained is not None else "")
     return ", ".join(p for p in parts if p) + "." if any(parts) else "Inputs and their encoders."
@@ -212,16 +213,25 @@ def learning(files: RunFiles) -> tuple[str, list[Plot]]:
 
 
 def _boosted(files: RunFiles) -> str:
-    """What the boosted trees reached on validation rows, and the model trained end to end, where there was one."""
+    """What the estimator reached on validation rows, and the model trained end to end, where there was one."""
     choice = mapping(files.run.get("choice"))
     ours, theirs, trees = (number(choice.get(key)) for key in ("stacked", "end_to_end", "trees"))
-    if trees is None:
+    if not choice:
         return ""
-    text = f" {count(trees)} boosted trees"
+    text = f" {count(trees)} boosted trees" if trees is not None else f" {_estimator(files).capitalize()}"
     if ours is not None:
         text += f" reached a validation {label(str(choice.get('metric') or ''))} of {fmt(ours)}"
         text += f", the model trained end to end {fmt(theirs)}" if theirs is not None else ""
-    return text + (": the trees answer." if choice.get("chosen") == "stacked" else ": the trees were left aside.")
+    them = "the trees" if trees is not None else "they" if choice.get("estimator") == "prototypes" else "it"
+    if choice.get("chosen") == "stacked":
+        return text + f": {them} answer{'s' if them == 'it' else ''}."
+    return text + f": {them} {'was' if them == 'it' else 'were'} left aside."
+
+
+def _estimator(files: RunFiles) -> str:
+    """What answers from the embeddings, as a word; trees where an older run does not say."""
+    kind = str(mapping(files.run.get("choice")).get("estimator") or "")
+    return {"linear_probe": "a linear probe", "prototypes": "class means"}.get(kind, "boosted trees")
 
 
 def _line(rows: list[dict[str, float]], column: str, name: str) -> Line | None:

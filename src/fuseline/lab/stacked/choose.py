@@ -12,14 +12,16 @@ from fuseline.errors import FuselineError
 from fuseline.lab.model import FusionModel
 from fuseline.lab.stacked.fit import stack
 from fuseline.lab.stacked.fusion import StackedFusion
-from fuseline.lab.stacked.options import boosts, end_to_end, only_trees
+from fuseline.lab.stacked.linear import LinearHead, SideBySide
+from fuseline.lab.stacked.options import boosts, end_to_end, estimators, only_stacked, stacked_config
 from fuseline.lab.training.callbacks import Watch, better
 from fuseline.lab.training.prepare import Prepared
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe
 from fuseline.tasks.decoding import watched
 
-WORDS = {"stacked": "boosted trees", "end_to_end": "end to end"}
+END = "end to end"
+ESTIMATOR_WORDS = {"trees": "boosted trees", "linear_probe": "a linear probe", "prototypes": "prototypes"}
 
 
 @dataclass
@@ -35,11 +37,14 @@ def learns_end_to_end(prepared: Prepared) -> bool:
     """Whether a model is trained end to end. `stacked` needs that only for encoders that train; tables need none,
     since trees read their cells themselves.
 
-    Raises FuselineError ``no_validation`` where `auto` would have nothing to choose by.
+    Raises FuselineError ``no_validation`` where `auto` would have nothing to choose by, ``bad_recipe`` where the
+    estimator cannot do the task.
     """
     recipe = prepared.recipe
-    if recipe.fusion.kind == "auto" and not len(prepared.rows("val")):
-        message = "fusion: auto chooses by validation rows, and the split leaves none"
+    chooses = boosts(recipe) and (recipe.fusion.kind == "auto" or len(estimators(recipe, prepared.task)) > 1)
+    if chooses and not len(prepared.rows("val")):
+        what = "fusion: auto" if recipe.fusion.kind == "auto" else "fusion.estimator: auto"
+        message = f"{what} chooses by validation rows, and the split leaves none"
         raise FuselineError("no_validation", message, "set split.val, e.g. 0.15, or choose stacked or another fusion")
     plans = prepared.plans.values()
     trains = any(plan.modality != "tabular" and plan.tune != "frozen" for plan in plans)
@@ -85,17 +90,28 @@ def packaged(recipe: Recipe, model: FusionModel) -> Recipe:
     """The recipe that a package of `model` holds: of `auto`, what was chosen."""
     if not boosts(recipe):
         return recipe
-    return only_trees(recipe) if isinstance(model.fusion, StackedFusion) else end_to_end(recipe)
+    if not isinstance(model.fusion, (StackedFusion, SideBySide)):
+        return end_to_end(recipe)
+    asked = stacked_config(recipe).estimator
+    if isinstance(model.fusion, StackedFusion):
+        return only_stacked(recipe, "trees")
+    assert isinstance(model.head, LinearHead)
+    return only_stacked(recipe, model.head.kind if asked == "auto" else asked)
 
 
 def _said(facts: dict[str, Any], *, auto: bool, rows: int) -> str:
-    trees = f"{facts['trees']} trees over {facts['features']} features"
+    ours = ESTIMATOR_WORDS[facts["estimator"]]
+    trees = f"{facts['trees']} trees" if facts["estimator"] == "trees" else ours
+    trees += f" over {facts['features']} features"
     if facts["stacked"] is None:
-        return f"fusion stacked: {trees}; no validation rows said when to stop"
-    figures = {key: facts[key] for key in WORDS if facts[key] is not None}
-    shown = ", ".join(f"{WORDS[key]} {_figure(value)}" for key, value in figures.items())
+        less = "; no validation rows said when to stop" if facts["estimator"] == "trees" else "; no validation rows"
+        return f"fusion stacked: {trees}{less}"
+    figures = {ESTIMATOR_WORDS[e]: value for e, value in facts["estimators"].items()} or {ours: facts["stacked"]}
+    figures |= {END: facts["end_to_end"]} if facts["end_to_end"] is not None else {}
+    shown = ", ".join(f"{word} {_figure(float('nan') if v is None else v)}" for word, v in figures.items())
     measured = f"{facts['metric']} of {rows} validation rows: {shown}"
-    return f"fusion auto: {WORDS[facts['chosen']]}, by {measured}" if auto else f"fusion stacked: {trees}; {measured}"
+    chosen = ours if facts["chosen"] == "stacked" else END
+    return f"fusion auto: {chosen}, by {measured}" if auto else f"fusion stacked: {trees}; {measured}"
 
 
 def _figure(value: float) -> str:

@@ -1,4 +1,4 @@
-"""From trained (or frozen) encoders to boosted trees over their embeddings.
+"""From trained (or frozen) encoders to an estimator over their embeddings: boosted trees, or a linear one.
 
 Dimensions: N rows, M inputs, D an encoder's width, O linear answers, F features.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from fuseline.lab.stacked.boost import BINS, Rows, boost
 from fuseline.lab.stacked.embed import Embedded, embed
 from fuseline.lab.stacked.fusion import CODE_WIDTH, StackedFusion
 from fuseline.lab.stacked.head import TreeHead
-from fuseline.lab.stacked.options import TreesConfig, stacked_config
+from fuseline.lab.stacked.linear import LinearHead, SideBySide
+from fuseline.lab.stacked.options import TreesConfig, estimators, stacked_config
+from fuseline.lab.stacked.probe import fit_linear, hidden_copies
 from fuseline.lab.stacked.raw import RawTable
 from fuseline.lab.stacked.reduce import reduce
 from fuseline.lab.training.checkpoint import save_weights
@@ -35,15 +37,13 @@ from fuseline.progress import Voice
 from fuseline.tasks.classification import Classification
 from fuseline.tasks.regression import Regression
 
-HIDDEN_SHARE = 0.15
-"""chance that an input is hidden in a row's second copy, so that trees know rows without it"""
 FILE = "stacked.safetensors"
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass
 class Stacked:
-    """The model whose answers are the trees', and what is told of it."""
+    """The model whose answers are the estimator's, and what is told of it."""
 
     model: FusionModel
     value: float | None
@@ -52,9 +52,19 @@ class Stacked:
     facts: dict[str, Any]
 
 
+@dataclass
+class Fitted:
+    """One estimator: `arrays` are what :func:`build_stacked` reads."""
+
+    arrays: Arrays
+    value: float | None
+    higher_is_better: bool
+    facts: dict[str, Any]
+
+
 def stack(prepared: Prepared, base: FusionModel, folder: Path, voice: Voice, *, metric: str) -> Stacked:
-    """Embed the training and validation rows by `base`'s encoders, reduce, boost. What `folder`/checkpoints holds of it
-    already is taken from there.
+    """Embed the training and validation rows by `base`'s encoders, then fit what shall answer from that. What
+    `folder`/checkpoints holds of it already is taken from there.
 
     Raises FuselineError ``trees_unreadable``, ``diverged``.
     """
@@ -75,7 +85,12 @@ def build_stacked(prepared: Prepared, base: FusionModel, arrays: Mapping[str, np
     parts = [_own(arrays, f"parts.{m}.") for m in range(len(base.names))]
     tables = _tables(prepared)
     encoders: list[Any] = [tables.get(name, own) for name, own in zip(base.names, base.encoders, strict=True)]
-    fusion, head = StackedFusion(parts, names=base.names), TreeHead(prepared.task, _own(arrays, "trees."))
+    fusion: StackedFusion | SideBySide
+    head: TreeHead | LinearHead
+    if linear := _own(arrays, "linear."):
+        fusion, head = SideBySide(parts, names=base.names), LinearHead(prepared.task, linear)
+    else:
+        fusion, head = StackedFusion(parts, names=base.names), TreeHead(prepared.task, _own(arrays, "trees."))
     device = next(base.parameters()).device
     return FusionModel(base.names, encoders, fusion, head, width=0, dropout=0.0).to(device).eval()
 
@@ -90,8 +105,7 @@ def _tables(prepared: Prepared) -> dict[str, RawTable]:
 
 
 def _fit(prepared: Prepared, base: FusionModel, file: Path, chunks: Path, voice: Voice, metric: str) -> None:
-    spec, task = prepared.recipe.training, prepared.task
-    config = stacked_config(prepared.recipe).trees
+    spec = prepared.recipe.training
     rows = {part: own for part in ("train", "val") if len(own := prepared.rows(part))}
     tables, size = _tables(prepared), max(64, spec.batch_size)
     seen = {
@@ -99,6 +113,62 @@ def _fit(prepared: Prepared, base: FusionModel, file: Path, chunks: Path, voice:
         for part, own in rows.items()
     }
     groups_N = None if prepared.groups is None else prepared.groups[rows["train"]]
+    fits: dict[str, Fitted] = {}
+    for kind in estimators(prepared.recipe, prepared.task):
+        if kind == "trees":
+            fits[kind] = _trees(prepared, base, seen, groups_N, voice, metric)
+        else:
+            line = fit_linear(prepared, base.names, seen, groups_N, kind, voice)
+            fits[kind] = Fitted(line.arrays, *_judged(prepared, seen, line.answer, line.val_NF, metric), line.facts)
+    kind = best_of({k: f.value for k, f in fits.items()}, next(iter(fits.values())).higher_is_better)
+    chosen = fits[kind]
+    said = {
+        "value": chosen.value,
+        "higher_is_better": chosen.higher_is_better,
+        "estimator": kind,
+        "estimators": {k: f.value for k, f in fits.items()} if len(fits) > 1 else {},
+        **chosen.facts,
+    }
+    arrays = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in chosen.arrays.items()}
+    save_weights(arrays, file, said=json.dumps(said))
+
+
+def best_of(values: Mapping[str, float | None], higher: bool) -> str:
+    """The best one's name; of equals the first, where none is defined too."""
+    names = list(values)
+    for name, value in values.items():
+        own = values[names[0]]
+        if value is not None and (own is None or (value > own if higher else value < own)):
+            names.insert(0, name)
+    return names[0]
+
+
+def _judged(
+    prepared: Prepared,
+    seen: Mapping[str, Embedded],
+    answer: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    features_NF: np.ndarray | None,
+    metric: str,
+) -> tuple[float | None, bool]:
+    """The metric on validation rows, and whether more of it is better."""
+    if features_NF is None:
+        return None, True
+    with torch.no_grad():
+        out = answer(torch.from_numpy(features_NF))
+    scores = prepared.task.score(seen["val"].targets, {k: v.numpy() for k, v in out.items()}, details=False)
+    return finite(float(scores.metrics[metric].value)), scores.metrics[metric].higher_is_better
+
+
+def _trees(
+    prepared: Prepared,
+    base: FusionModel,
+    seen: Mapping[str, Embedded],
+    groups_N: np.ndarray | None,
+    voice: Voice,
+    metric: str,
+) -> Fitted:
+    spec, task = prepared.recipe.training, prepared.task
+    config = stacked_config(prepared.recipe).trees
     parts, held_out = _parts(prepared, seen["train"], groups_N, config, spec.seed)
     fusion = StackedFusion(parts, names=base.names)
     features = {part: _features(fusion, own) for part, own in seen.items()}
@@ -112,22 +182,15 @@ def _fit(prepared: Prepared, base: FusionModel, file: Path, chunks: Path, voice:
     val = seen.get("val")
     checked = None if val is None else Rows(features["val"], val.targets, np.ones(len(val.targets)))
     made = boost(task, shown, checked, config, categories=fusion.categories, seed=spec.seed)
-    value, up = None, True
-    if val is not None:
-        with torch.no_grad():
-            out = TreeHead(task, made.arrays).answer(torch.from_numpy(features["val"]))
-        scores = task.score(val.targets, {k: v.numpy() for k, v in out.items()}, details=False)
-        value, up = finite(float(scores.metrics[metric].value)), scores.metrics[metric].higher_is_better
-    said = {
-        "value": value,
-        "higher_is_better": up,
+    value, up = _judged(prepared, seen, TreeHead(task, made.arrays).answer, features.get("val"), metric)
+    facts = {
         "features": features["train"].shape[1],
         "rounds": made.rounds,
         "trees": len(made.arrays["root_T"]),
     }
     arrays = {f"trees.{k}": v for k, v in made.arrays.items()}
     arrays |= {f"parts.{m}.{k}": v for m, own in enumerate(parts) for k, v in own.items()}
-    save_weights({k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}, file, said=json.dumps(said))
+    return Fitted(arrays, value, up, facts)
 
 
 def _parts(
@@ -209,12 +272,9 @@ def _replaced(
 def with_hidden(features_NF: np.ndarray, rows: Embedded, owner_F: np.ndarray, seed: int) -> Rows:
     """The rows, and again those of which chance hides an input or more; one always stays (ModDrop, Neverova et al.
     2016). Trees that never met a row without an input would send it wherever most rows went."""
-    rng = np.random.default_rng(seed)
-    hidden_NM = rows.present_NM & (rng.random(rows.present_NM.shape) < HIDDEN_SHARE)
-    hidden_NM[(rows.present_NM & ~hidden_NM).sum(axis=1) == 0] = False
-    again = np.flatnonzero(hidden_NM.any(axis=1))
-    copy_NF = np.where(hidden_NM[again][:, owner_F], np.nan, features_NF[again])
-    presence = slice(features_NF.shape[1] - hidden_NM.shape[1], None)
-    copy_NF[:, presence] = rows.present_NM[again] & ~hidden_NM[again]
+    again, hidden_AM = hidden_copies(rows.present_NM, seed)
+    copy_NF = np.where(hidden_AM[:, owner_F], np.nan, features_NF[again])
+    presence = slice(features_NF.shape[1] - hidden_AM.shape[1], None)
+    copy_NF[:, presence] = rows.present_NM[again] & ~hidden_AM
     targets = np.concatenate([rows.targets, rows.targets[again]])
     return Rows(np.concatenate([features_NF, copy_NF]), targets, np.ones(len(targets)))

@@ -22,6 +22,7 @@ from fuseline.lab.augment import augment_class
 from fuseline.lab.build import Plan, plan_inputs
 from fuseline.lab.heads import head_class
 from fuseline.lab.pretrain.init import open_init
+from fuseline.lab.stacked.options import few_rows
 from fuseline.lab.training.bucket import WORTH, length_of, saved
 from fuseline.lab.training.cache import Cache
 from fuseline.lab.training.reader import Reader, Row
@@ -149,7 +150,7 @@ def prepare(
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
     if task is None:
         task = task_type.fit(task_config, _targets(table, train, targets))
-    notes += getattr(task, "notes", ())
+    notes += [*getattr(task, "notes", ()), *few_rows(recipe, task)]
     modalities = {}
     for name, plan in plans.items():
         if begun is not None and not begun.why_not[name]:  # its weights mean something for this state only

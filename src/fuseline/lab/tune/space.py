@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from fuseline.errors import FuselineError
 from fuseline.lab.fusion import FUSIONS
-from fuseline.lab.stacked.options import boosts
+from fuseline.lab.stacked.options import boosts, stacked_config
 from fuseline.recipe import Numbers, Recipe, parse_recipe
 
 Space = dict[str, Numbers | tuple[Any, ...]]
@@ -38,7 +38,9 @@ def default_space(recipe: Recipe) -> Space:
     }
     # Options of one kind of fusion alone would not hold for another.
     own = set(recipe.fusion.options) - {"width", "input_dropout", "head_dropout", "modality_dropout", "dropout"}
-    if boosts(recipe):
+    if boosts(recipe) and stacked_config(recipe).estimator in ("linear_probe", "prototypes"):
+        space["fusion.linear.distance"] = ("cosine", "euclidean")
+    elif boosts(recipe):
         space |= {
             "fusion.trees.learning_rate": Numbers(low=0.02, high=0.2, log=True),
             "fusion.trees.leaves": (4, 8, 15, 31),
