@@ -30,8 +30,11 @@ from fuseline.modalities.timeseries import TimeSeriesConfig
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
 from fuseline.tasks import Task, TaskConfig, task_class
+from fuseline.tasks.bootstrap import group_codes
 
 PARTS = ("train", "val", "test")
+CALIBRATION = 3
+"""in `Prepared.part`: validation rows that early stopping does not see (evaluation.calibration_share)"""
 CHUNK = 256
 TAKEN = " taken as absent"
 """end of a note of a broken cell, as RowParser writes it"""
@@ -41,7 +44,8 @@ LISTS = ("images", "texts", "video")
 
 @dataclass
 class Prepared:
-    """A table ready to train on. `part` holds 0 train, 1 val, 2 test, -1 unused for each row."""
+    """A table ready to train on. `part` holds 0 train, 1 val, 2 test, 3 kept for calibration, -1 unused for each
+    row."""
 
     recipe: Recipe
     table: Table
@@ -152,7 +156,27 @@ def prepare(
         done.groups = codes
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
+    _set_apart(done)
     return done
+
+
+def _set_apart(prepared: Prepared) -> None:
+    """Keep a share of the validation rows from early stopping, whole groups of them, or the last ones in time."""
+    share, rows = prepared.recipe.evaluation.calibration_share, prepared.rows("val")
+    if not share or not len(rows):
+        return
+    codes_N = group_codes(len(rows), None if prepared.groups is None else prepared.groups[rows])
+    count = int(codes_N.max()) + 1
+    order_G = np.arange(count)
+    if prepared.recipe.split.kind != "time":
+        order_G = np.random.default_rng(prepared.recipe.training.seed).permutation(count)
+    last = order_G[count - min(max(round(share * count), 1), count - 1) :] if count > 1 else order_G[:0]
+    if not len(last):
+        raise FuselineError(
+            "bad_recipe", "evaluation.calibration_share: the validation rows are one group", "raise split.val"
+        )
+    prepared.part[rows[np.isin(codes_N, last)]] = CALIBRATION
+    prepared.notes.append(f"{int((prepared.part == CALIBRATION).sum())} validation rows are kept for calibration")
 
 
 def _named_channels(config: Any, table: Table, columns: Mapping[str, str]) -> Any:
