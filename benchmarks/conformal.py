@@ -2,9 +2,10 @@
 
 python benchmarks/conformal.py --only chest-xray
 
-A table's model is trained once (chest-xray: once a fold of five by patient, so that every row is held out). What it says of
-the held-out rows under every set of inputs is kept; then, 20 times, those rows are divided at random into halves: one fits
-calibration, thresholds and abstaining, the other checks them, by the very code that a run uses. Nothing is trained again.
+A table's model is trained once (chest-xray: once a fold of five by patient, so that every row is held out). What it
+says of the held-out rows under every set of inputs is kept; then, 20 times, those rows are divided at random into
+halves: one fits calibration, thresholds and abstaining, the other checks them, by the very code that a run uses.
+Nothing is trained again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ TABLES = {"chest-xray": chest_xray, "speech-emotion": speech_emotion, "air-quali
 
 
 def held_out(name: str) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
-    """The task, the inputs, what is said of held-out rows, and their groups (patient, actor, or month of the window)."""
+    """The task, the inputs, what is said of held-out rows, and their groups (patient, actor, or month of the
+    window)."""
     recipe, table, splits = TABLES[name]()
     spec, speak, cache = parse_recipe(recipe), voice("quiet"), Cache(1024)
     parts: list[Outputs] = []

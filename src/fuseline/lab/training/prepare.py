@@ -156,16 +156,19 @@ def prepare(
         done.groups = codes
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
-    _set_apart(done)
+    set_apart(done, done.groups)
     return done
 
 
-def _set_apart(prepared: Prepared) -> None:
-    """Keep a share of the validation rows from early stopping, whole groups of them, or the last ones in time."""
+def set_apart(prepared: Prepared, groups: np.ndarray | None) -> None:
+    """Keep a share of the validation rows from early stopping, whole groups of them, or the last ones in time.
+
+    `groups`: of every row of the table.
+    """
     share, rows = prepared.recipe.evaluation.calibration_share, prepared.rows("val")
     if not share or not len(rows):
         return
-    codes_N = group_codes(len(rows), None if prepared.groups is None else prepared.groups[rows])
+    codes_N = group_codes(len(rows), None if groups is None else groups[rows])
     count = int(codes_N.max()) + 1
     order_G = np.arange(count)
     if prepared.recipe.split.kind != "time":
