@@ -81,6 +81,8 @@ def promise(sure_N: np.ndarray, wrong_N: np.ndarray, *, error: float, confidence
         threshold = float(sorted_N[place - 1])
         answered = sure_N >= threshold
         count, wrong = int(answered.sum()), int(np.asarray(wrong_N)[answered].sum())
+        if wrong > error * count:  # no bound lies below what was seen
+            continue
         bound = clopper_pearson(wrong, count, 1 - (1 - confidence) / tests)
         if bound <= error:
             best |= {"threshold": threshold, "answered": count / rows, "error": wrong / count, "bound": bound}

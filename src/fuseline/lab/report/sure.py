@@ -85,8 +85,8 @@ def _conformal(own: dict[str, Any], out: Sureness) -> None:
     low = [g for g in judged if g.get("verdict") == "below"]
     out.sentences.append(
         f"Sets and intervals shall hold the truth in {100 * stated:g} % of rows. Of {len(groups)} groups, "
-        f"{len(judged)} have enough rows to tell, and {len(low)} of these fall short by more than 2 points and more than "
-        f"chance explains" + (f": {'; '.join(_group(g) for g in low[:5])}." if low else ".")
+        f"{len(judged)} have enough rows to tell, and {len(low)} of these fall short by more than 2 points and by more "
+        f"than chance explains" + (f": {'; '.join(_group(g) for g in low[:5])}." if low else ".")
     )
     rows = [
         [
