@@ -29,9 +29,9 @@ from fuseline.lab.build import build_model
 from fuseline.lab.sure.check import check_sure
 from fuseline.lab.sure.fit import fit_sure, sets_of
 from fuseline.lab.training import loop
-from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.evaluate import Outputs, run_rows
-from fuseline.lab.training.prepare import Prepared, fold_rows, prepare
+from fuseline.lab.training.prepare import fold_rows, prepare
 from fuseline.progress import voice
 from fuseline.recipe import EvaluationSpec, parse_recipe
 
@@ -89,14 +89,18 @@ def air_quality() -> tuple[dict[str, Any], Table, list[Split]]:
 TABLES = {"chest-xray": chest_xray, "speech-emotion": speech_emotion, "air-quality": air_quality}
 
 
-def held_out(name: str) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
+def held_out(name: str, keep: Path | None) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
     """The task, the inputs, what is said of held-out rows, and their groups (patient, actor, or month of the
     window)."""
     recipe, table, splits = TABLES[name]()
-    spec, speak, cache = parse_recipe(recipe), voice("quiet"), Cache(1024)
+    spec, speak = parse_recipe(recipe), voice("quiet")
+    cache = open_cache(spec.training)
     parts: list[Outputs] = []
-    prepared: Prepared | None = None
-    for split in splits:
+    for i, split in enumerate(splits):
+        path = None if keep is None else keep / f"{name}-{i}.npz"
+        if path is not None and path.exists():
+            parts.append(read(path))
+            continue
         with tempfile.TemporaryDirectory() as folder:
             prepared = prepare(spec, table, folder=Path(folder), voice=speak, cache=cache, split=split)
             torch.manual_seed(spec.training.seed)
@@ -109,8 +113,11 @@ def held_out(name: str) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
                 rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
             sets = sets_of(model.names, np.zeros((0, len(model.names)), bool))
             parts.append(run_rows(model, prepared.reader, rows, sets, batch_size=64, voice=speak, title=""))
+            if path is not None:
+                write(path, parts[-1])
             print(f"{name}: trained on {len(prepared.rows('train'))} rows, {len(rows)} held out", flush=True)
-    assert prepared is not None
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(spec, table, folder=Path(folder), voice=speak, cache=cache, split=splits[-1])
     outputs = Outputs(
         rows=np.concatenate([p.rows for p in parts]),
         targets=np.concatenate([p.targets for p in parts]),
@@ -126,6 +133,23 @@ def held_out(name: str) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
     else:
         groups = np.array([str(v) for v in table.take(outputs.rows, [spec.split.group or ""])[spec.split.group or ""]])
     return prepared.task, prepared.parser.names, outputs, groups
+
+
+def write(path: Path, outputs: Outputs) -> None:
+    """What was said of held-out rows, so that they can be divided again without training."""
+    arrays = {f"{'+'.join(s)}|{k}": v for s, own in outputs.by_subset.items() for k, v in own.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, rows=outputs.rows, targets=outputs.targets, present=outputs.present_NM, **arrays)
+
+
+def read(path: Path) -> Outputs:
+    with np.load(path, allow_pickle=False) as found:
+        by_subset: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
+        for key in found.files:
+            if "|" in key:
+                subset, _, output = key.partition("|")
+                by_subset.setdefault(tuple(subset.split("+")) if subset else (), {})[output] = found[key]
+        return Outputs(found["rows"], found["targets"], found["present"], by_subset)
 
 
 def part_of(outputs: Outputs, rows: np.ndarray) -> Outputs:
@@ -246,11 +270,12 @@ def selective(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(TABLES))
+    parser.add_argument("--keep", type=Path, help="folder of what is said of held-out rows: trained once, used again")
     parser.add_argument("--out")
     args = parser.parse_args()
     results = []
     for name in [args.only] if args.only else TABLES:
-        results.append(measure(name, held_out(name)))
+        results.append(measure(name, held_out(name, args.keep)))
         one = results[-1]
         print(f"\n### {name}, {one['rows']} held-out rows, {machine()}")
         for kind, rows in one["coverage"].items():

@@ -34,7 +34,7 @@ class Oddness:
             for stat, value in stats.items()
             if (key := f"{name}.{stat}") in self.profile
         ]
-        return max(surprises, default=0.0)
+        return _rounded(max(surprises, default=0.0))
 
     def share(self, name: str, stats: Mapping[str, float | str]) -> float | None:
         """Share of the held-out rows that are less odd in this input, ties half; None where none had it."""
@@ -44,6 +44,11 @@ class Oddness:
         score = self.score(name, stats)
         below = (np.searchsorted(known, score, "left") + np.searchsorted(known, score, "right")) / 2
         return float(below / len(known))
+
+
+def _rounded(score: float) -> float:
+    """As it is kept: rows of the same score must find each other again."""
+    return float(f"{score:.6g}")
 
 
 def surprise(sketch: Mapping[str, Any], value: float | str) -> float:
@@ -77,5 +82,5 @@ def fit_odd(profile: Mapping[str, Any], stats: Mapping[str, Sequence[Mapping[str
         scores = np.array([scorer.score(name, one) for one in rows])
         if len(scores):
             kept = np.quantile(scores, np.linspace(0, 1, POINTS)) if len(scores) > POINTS else np.sort(scores)
-            out[name] = {"rows": len(scores), "quantiles": [float(f"{v:.6g}") for v in kept]}
+            out[name] = {"rows": len(scores), "quantiles": [_rounded(float(v)) for v in kept]}
     return out
