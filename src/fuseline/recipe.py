@@ -278,7 +278,46 @@ class PretrainSpec(Frozen):
         return self
 
 
+class ConformalSpec(Frozen):
+    """Sets of classes and intervals of numbers that hold the truth with a stated chance; see docs/how-sure.md."""
+
+    coverage: float = Field(0.9, gt=0, lt=1, description="the chance that the set or interval holds the truth")
+    method: Literal["lac", "aps", "raps"] = Field(
+        "lac",
+        description="of classes. lac: the smallest sets on average; aps: larger where a row is hard, so that coverage "
+        "is more even over rows; raps: aps with fewer unlikely classes",
+    )
+    by: tuple[str, ...] = Field(
+        (), description="columns (inputs or not) for whose values, too, it shall hold; numbers are cut at quartiles"
+    )
+
+
+class AbstainSpec(Frozen):
+    """Classification: no answer where it would not be sure enough; see docs/how-sure.md."""
+
+    error: float = Field(gt=0, lt=1, description="share of wrong ones among the answers that may be given")
+    confidence: float = Field(0.95, gt=0, lt=1, description="of that share being kept, over draws of held-out rows")
+
+
 class EvaluationSpec(Frozen):
+    calibration: Literal["none", "auto", "temperature", "beta", "isotonic"] = Field(
+        "none",
+        description="classification: how stated chances are made to mean what they say, fitted on validation rows; "
+        "auto: the one with the least cross-validated log loss, none among them",
+    )
+    calibration_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the validation rows (whole groups) that calibration, conformal and abstain have to "
+        "themselves, so that early stopping never saw them; 0: both use all validation rows",
+    )
+    conformal: ConformalSpec | None = Field(None, description="sets and intervals with a stated chance; see below")
+    abstain: AbstainSpec | None = Field(None, description="no answer where it would not be sure enough; see below")
+    odd: bool = Field(False, description="answers say how unlike the training rows each input is")
+    slices: tuple[str, ...] = Field(
+        (), description="columns by whose values the metrics are also measured; numbers are cut at quartiles"
+    )
     bootstrap: int = Field(1000, ge=0, description="resamples of the 95 % intervals; 0: none")
     degradation: bool = Field(True, description="the metrics for every subset of modalities")
     parts: tuple[Literal["val", "test"], ...] = Field(("val", "test"), description="which rows are evaluated")

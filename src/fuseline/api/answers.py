@@ -71,7 +71,9 @@ def evaluate(
 
     predictor = model if isinstance(model, Predictor) else load(model)
     opened = _table_for(predictor, table, absent, predictor.task.columns)
-    columns = _columns_there(opened, [*predictor.rows.columns, *predictor.task.columns], absent, predictor)
+    columns = _columns_there(
+        opened, [*predictor.rows.columns, *predictor.rows.by, *predictor.task.columns], absent, predictor
+    )
     return evaluate_frames(
         predictor,
         opened.batches(columns, 256),
@@ -97,7 +99,8 @@ def predict(
     batch_size: int = 32,
     quiet: bool = False,
 ) -> dict[str, int]:
-    """Answer every row of a table into a file (.csv, .jsonl or .parquet), streaming. Returns counts of rows and errors.
+    """Answer every row of a table into a file (.csv, .jsonl or .parquet), streaming. Returns counts of rows, errors,
+    and of a package that may abstain how often it did (`abstained`).
 
     A row that cannot be read gets its error in the `error` column; the rest goes on.
 
@@ -115,20 +118,34 @@ def predict(
     if kind not in (".csv", ".jsonl", ".parquet"):
         raise FuselineError("bad_output", f"cannot write {target.name}", "the name ends in .csv, .jsonl or .parquet")
     opened = _table_for(predictor, table, absent)
-    columns = _columns_there(opened, predictor.rows.columns, absent, predictor)
-    counts = {"rows": 0, "errors": 0}
+    columns = _columns_there(opened, [*predictor.rows.columns, *predictor.rows.by], absent, predictor)
+    counts = {"rows": 0, "errors": 0} | ({} if predictor.sure is None else {"abstained": 0})
     speak = voice("quiet" if quiet else "auto")
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(target.name + ".new")
     with new.open("w", encoding="utf-8", newline="") as file, speak.track("predicting", opened.n_rows) as advance:
         writer = csv.writer(file)
         if kind == ".csv":
-            writer.writerow(["row", "value", "confidence", "probabilities", "used", "absent", "notes", "error"])
+            writer.writerow(
+                [
+                    "row",
+                    "value",
+                    "confidence",
+                    "probabilities",
+                    "used",
+                    "absent",
+                    "notes",
+                    "error",
+                    *_sure_columns(predictor),
+                ]
+            )
         frames = opened.batches(columns, 256)
         for start, answers in predictor.predict_frames(frames, media=_media(predictor, opened), batch_size=batch_size):
             for i, answer in enumerate(answers):
                 counts["rows"] += 1
                 counts["errors"] += answer.error is not None
+                if answer.abstained:
+                    counts["abstained"] += 1
                 confidence = max(answer.probabilities.values()) if answer.probabilities else None
                 if kind == ".csv":
                     writer.writerow(
@@ -141,6 +158,7 @@ def predict(
                             _dump(answer.absent),
                             _dump(answer.notes),
                             str(answer.error) if answer.error else "",
+                            *(_plain(getattr(answer, name)) for name in _sure_columns(predictor)),
                         ]
                     )
                 else:
@@ -154,6 +172,7 @@ def predict(
 
         schema = {"row": pl.Int64, "value": pl.String, "probabilities": pl.String, "used": pl.String}
         schema |= {"absent": pl.String, "interval": pl.String, "notes": pl.String, "error": pl.String}
+        schema |= dict.fromkeys(_sure_columns(predictor), pl.String)
         lines = target.with_name(target.name + ".lines")
         pl.scan_ndjson(new, schema=schema).sink_parquet(lines)
         new.unlink()
@@ -210,7 +229,7 @@ def batch(
         predictor,
         opened,
         parts.folder,
-        columns=_columns_there(opened, predictor.rows.columns, absent, predictor),
+        columns=_columns_there(opened, [*predictor.rows.columns, *predictor.rows.by], absent, predictor),
         media=_media(predictor, opened),
         fingerprint=fingerprint_of(table, opened),
         absent=absent,
@@ -223,8 +242,19 @@ def batch(
     )
 
 
+def _sure_columns(predictor: Predictor) -> tuple[str, ...]:
+    """Columns of a file of answers that only packages with promises fill."""
+    return () if predictor.sure is None else ("set", "interval", "abstained", "suggestion", "odd")
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else _dump(value)
+
+
 def _value(answer: Answer) -> Any:
     value = answer.value
+    if answer.abstained:
+        return ""
     if isinstance(value, (str, int, float)):
         return value
     return "" if answer.error else json.dumps(value, ensure_ascii=False, default=str)  # an empty list is an answer

@@ -24,12 +24,14 @@ def command(
     """Answer every row of a table. Needs no torch; streams, so the table may be larger than memory.
 
     A row that cannot be read gets its reason in the `error` column and leaves the others alone. Ends with status 1
-    if any row had one. Each answer says which inputs it used.
+    if any row had one. Each answer says which inputs it used. Where the model is not sure enough for its
+    recipe's `evaluation.abstain`, `value` is empty, `abstained` true and the value is the `suggestion`.
     """
     from fuseline import api
 
     counts = api.predict(model, table, out, absent=absent or (), batch_size=batch_size, quiet=quiet)
     console = Console()
-    console.print(f"{counts['rows']} rows answered, {counts['errors']} with errors: {out}", markup=False)
+    unsure = f", {counts['abstained']} without an answer, not sure enough" if counts.get("abstained") else ""
+    console.print(f"{counts['rows']} rows answered{unsure}, {counts['errors']} with errors: {out}", markup=False)
     if counts["errors"]:
         raise typer.Exit(1)

@@ -40,9 +40,27 @@ def show_metrics(metrics: dict[str, Any], console: Console | None = None) -> Non
                 escape(", ".join(entry["present"])), str(entry["rows"]), number(metric.get("value")), span(metric)
             )
         console.print(grid)
+    show_slices(metrics.get("slices") or {}, console)
     left = metrics.get("left_out", {})
     if left.get("bad_rows") or left.get("no_target"):
         console.print(f"left out: {left['bad_rows']} rows with broken cells, {left['no_target']} without a target")
+
+
+def show_slices(found: dict[str, Any], console: Console) -> None:
+    """The watched metric by groups of rows, and the worst of them."""
+    if not found:
+        return
+    name = found["metric"]
+    grid = Grid("group", "rows", name, "95 % interval", title="group by group", title_justify="left")
+    for column, groups in found["columns"].items():
+        for entry in groups:
+            metric = entry["metrics"].get(name, {})
+            value = "too few rows" if entry["few"] else number(metric.get("value"))
+            grid.add_row(escape(f"{column}: {entry['group']}"), str(entry["rows"]), value, span(metric))
+    console.print(grid)
+    if worst := found.get("worst"):
+        others = f"{number(worst['value'])}, all others {number(worst['others'])}"
+        console.print(f"worst: {worst['column']}: {worst['group']}, {others}", markup=False)
 
 
 def show_robustness(found: dict[str, Any], console: Console | None = None) -> None:

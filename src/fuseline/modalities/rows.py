@@ -20,6 +20,9 @@ class Parsed:
     values: dict[str, Any | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     error: FuselineError | None = None
+    by: dict[str, Any] = field(default_factory=dict)
+    """cells of the columns that promises are made by (`evaluation.conformal.by`), whether or not the model reads
+    them"""
 
 
 class RowParser:
@@ -30,6 +33,8 @@ class RowParser:
         self.modalities = dict(modalities)
         self.names = tuple(recipe.inputs)
         self.columns = tuple(dict.fromkeys(c for name in self.names for c in recipe.columns_of(name)))
+        conformal = recipe.evaluation.conformal
+        self.by: tuple[str, ...] = () if conformal is None else conformal.by
         self._absent = frozenset(recipe.table.absent)
 
     @classmethod
@@ -59,7 +64,7 @@ class RowParser:
 
     def parse(self, row: Mapping[str, Any], media: MediaRoot, place: int | None = None) -> Parsed:
         """Read one row. Never raises for a bad cell: the result's `error` says it."""
-        out = Parsed()
+        out = Parsed(by={column: self.cell(row.get(column)) for column in self.by})
         for name in self.names:
             try:
                 out.values[name], note = self.parse_input(name, self.cells(name, row), media)

@@ -233,14 +233,15 @@ class Metrics:
         for presence, names in (("present", answer.used), ("absent", answer.absent)):
             for name in names:
                 self.input_rows.labels(info.name, name if name in info.inputs else OTHER, presence).inc()
+        value = answer.suggestion if answer.abstained else answer.value  # what the model says, given or not
         if answer.probabilities is not None:
-            for label in answer.value if isinstance(answer.value, list) else [answer.value]:
+            for label in value if isinstance(value, list) else [value]:
                 text = text_of(label)
                 text = text if text in info.classes[:MOST_LABELS] else OTHER
                 self.predictions.labels(info.name, info.version, text).inc()
                 if series is not None:
                     series.answers[text] += 1
-        elif (amount := amount_of(answer.value)) is not None:
+        elif (amount := amount_of(value)) is not None:
             self.values.observe(info.name, amount)
 
 

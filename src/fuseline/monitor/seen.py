@@ -90,7 +90,7 @@ def records(event: Event, info: ModelInfo, redaction: Redaction = OPEN) -> list[
         if row.stats is None:
             continue
         answer = row.answer
-        value = answer.value
+        value = answer.suggestion if answer.abstained else answer.value  # what the model says, given or not
         error_column = None if answer.error is None else answer.error.column
         record: dict[str, Any] = {
             "time": now,

@@ -67,7 +67,7 @@ class Scorer:
         size = WINDOW * self.job.batch_size
         for first in range(start, stop, size):
             answers += self._window(first, min(first + size, stop))
-        return frame_of(self.predictor.task, start, answers)
+        return frame_of(self.predictor.task, start, answers, sure=self.predictor.sure is not None)
 
     def _window(self, start: int, stop: int) -> list[Answer]:
         columns = self.job.columns

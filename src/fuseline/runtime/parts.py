@@ -129,7 +129,7 @@ def _cannot_write(folder: Path, error: OSError) -> FuselineError:
     )
 
 
-def schema_of(task: Task) -> dict[str, Any]:
+def schema_of(task: Task, *, sure: bool = False) -> dict[str, Any]:
     """Columns of a part: the same for every part of a model, whatever its rows hold."""
     labels = getattr(task, "labels", None)
     out: dict[str, Any] = {"row": pl.Int64, "value": _value_kind(task)}
@@ -139,7 +139,10 @@ def schema_of(task: Task) -> dict[str, Any]:
         out |= {"low": pl.Float64, "high": pl.Float64}
     else:
         out |= {"confidence": pl.Float64} | {f"p_{label}": pl.Float64 for label in labels}
-    return out | dict.fromkeys(("used", "absent", "notes"), pl.List(pl.String)) | {"error": pl.String}
+    out |= dict.fromkeys(("used", "absent", "notes"), pl.List(pl.String)) | {"error": pl.String}
+    if sure:
+        out |= {"set": pl.List(pl.String), "abstained": pl.Boolean, "suggestion": out["value"], "odd": pl.String}
+    return out
 
 
 def _as_json(task: Task) -> bool:
@@ -165,23 +168,32 @@ def _json(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def frame_of(task: Task, first: int, answers: Sequence[Answer]) -> pl.DataFrame:
-    """Answers of neighbouring rows, from row `first` on, as a part. An error's row has no value, only the error."""
-    schema = schema_of(task)
+def _cell(task: Task, value: Any, as_text: bool) -> Any:
+    if _as_json(task):
+        return _json(value)
+    if as_text and value is not None:
+        return [str(v) for v in value] if isinstance(value, list) else str(value)
+    return value
+
+
+def frame_of(task: Task, first: int, answers: Sequence[Answer], *, sure: bool = False) -> pl.DataFrame:
+    """Answers of neighbouring rows, from row `first` on, as a part. An error's row has no value, only the error.
+
+    `sure`: the package promises something: `set` (texts), `abstained`, `suggestion`,
+    `odd` (JSON)."""
+    schema = schema_of(task, sure=sure)
     as_text = schema["value"] in (pl.String, pl.List(pl.String))
     rows = []
     for place, answer in enumerate(answers):
         chances = answer.probabilities or {}
-        value = answer.value
-        if _as_json(task):
-            value = _json(value)
-        elif as_text and value is not None:
-            value = [str(v) for v in value] if isinstance(value, list) else str(value)
+        value, suggestion = (_cell(task, v, as_text) for v in (answer.value, answer.suggestion))
         low, high = answer.interval or (None, None)
         row = {"row": first + place, "value": value, "low": low, "high": high}
         row["details"] = _json(answer.details)
         row |= {"confidence": max(chances.values(), default=None)} | {f"p_{k}": p for k, p in chances.items()}
         row |= {"used": list(answer.used), "absent": list(answer.absent), "notes": answer.notes}
+        row |= {"abstained": answer.abstained, "suggestion": suggestion, "odd": _json(answer.odd)}
+        row["set"] = None if answer.set is None else [str(label) for label in answer.set]
         row["error"] = None if answer.error is None else str(answer.error)
         rows.append({key: row.get(key) for key in schema})
     return pl.DataFrame(rows, schema=schema)

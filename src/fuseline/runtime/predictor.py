@@ -12,6 +12,7 @@ import numpy as np
 from fuseline.errors import FuselineError, closest
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.cells import shorten
+from fuseline.modalities.odd import Oddness
 from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.package import Package, read_package
 from fuseline.runtime.backend import Backend, open_backend
@@ -19,6 +20,7 @@ from fuseline.runtime.bucket import WINDOW, by_length
 from fuseline.tasks import Decoded, Task, task_class
 from fuseline.tasks.decoding import Decoding, Forced, complete, read_decoding
 from fuseline.tasks.generation import Generation
+from fuseline.tasks.sure import MEMBER, Sure, Surety, stated
 
 
 @dataclass
@@ -37,6 +39,14 @@ class Answer:
     error: FuselineError | None = None
     details: dict[str, Any] | None = None
     """what else belongs to the answer, JSON values: its task's documentation says what"""
+    set: list[Any] | None = None
+    """classes, one of which is the truth with the chance that the recipe states; `value` is among them"""
+    abstained: bool | None = None
+    """True: not sure enough for the stated error; `value` is None then. None: the recipe states none"""
+    suggestion: Any = None
+    """what the value would have been, had the model not abstained"""
+    odd: dict[str, float] | None = None
+    """input -> share of held-out rows that are less unlike the training rows in it; 1: none was as odd as this"""
 
     def to_dict(self) -> dict[str, Any]:
         out: dict[str, Any] = {"value": self.value, "used": list(self.used), "absent": list(self.absent)}
@@ -46,6 +56,9 @@ class Answer:
             out["interval"] = list(self.interval)
         if self.details is not None:
             out["details"] = self.details
+        for name in ("set", "abstained", "suggestion", "odd"):
+            if getattr(self, name) is not None:
+                out[name] = getattr(self, name)
         if self.notes:
             out["notes"] = self.notes
         if self.error is not None:
@@ -65,6 +78,10 @@ class Answer:
             notes=list(data.get("notes", ())),
             error=None if error is None else FuselineError.from_dict(error),
             details=data.get("details"),
+            set=data.get("set"),
+            abstained=data.get("abstained"),
+            suggestion=data.get("suggestion"),
+            odd=data.get("odd"),
         )
 
 
@@ -84,6 +101,11 @@ class Predictor:
         self.rows = RowParser.from_states(package.recipe, package.columns)
         self.task: Task = task_class(package.task["kind"]).from_state(package.task["state"])
         self.names = self.rows.names
+        sure = package.read_json(MEMBER)
+        self.sure = None if sure is None else read_sure(sure)
+        self.odd = None
+        if self.sure is not None and self.sure.odd:
+            self.odd = Oddness(package.read_json("profile.json") or {}, self.sure.odd)
 
     @property
     def backend_kind(self) -> str:
@@ -165,7 +187,7 @@ class Predictor:
                 )
                 return Parsed({}, [], error)
         parsed = self.rows.parse(row, media, place)
-        unread = [str(key) for key in row if key not in self.rows.columns]
+        unread = [str(key) for key in row if key not in self.rows.columns and key not in self.rows.by]
         if unread:
             names = ", ".join(shorten(name) for name in unread[:5]) + (", ..." if len(unread) > 5 else "")
             parsed.notes.append(f"not read, since the model has no such column: {names}")
@@ -184,8 +206,31 @@ class Predictor:
         return answers
 
     def decode(self, parsed: Sequence[Parsed], outputs: Mapping[str, np.ndarray]) -> list[Answer]:
-        """The graph's outputs of readable rows as answers that say what they were based on."""
-        return [self._based(p, d) for p, d in zip(parsed, self.task.decode(outputs), strict=True)]
+        """The graph's outputs of readable rows as answers that say what they were based on, and how sure they are."""
+        decoded = self.task.decode(outputs)
+        if self.sure is None:
+            return [self._based(p, d) for p, d in zip(parsed, decoded, strict=True)]
+        present = [tuple(n for n in self.names if p.values[n] is not None) for p in parsed]
+        sureties = self.sure.of(self.task, outputs, present, [p.by for p in parsed])
+        return [self._sure(p, d, s) for p, d, s in zip(parsed, decoded, sureties, strict=True)]
+
+    def _sure(self, parsed: Parsed, decoded: Decoded, sureties: Mapping[str, Surety]) -> Answer:
+        answer = self._based(parsed, decoded)
+        told = stated(decoded, sureties)
+        answer.notes += told.pop("notes")
+        for name, value in told.items():
+            setattr(answer, name, value)
+        if self.odd is not None:
+            answer.odd = {}
+            for name in answer.used:
+                share = self.odd.share(name, self.rows.modalities[name].summary(parsed.values[name]))
+                if share is not None:
+                    answer.odd[name] = round(share, 4)
+                if share == 1.0:
+                    answer.notes.append(
+                        f"{name} is unlike the training rows: odder than all {self.odd.rows[name]} held-out ones"
+                    )
+        return answer
 
     def _based(self, parsed: Parsed, d: Decoded) -> Answer:
         used = tuple(n for n in self.names if parsed.values[n] is not None)
@@ -207,6 +252,18 @@ class Predictor:
                 parsed = [self.rows.parse(row, media, start + i + j) for j, row in enumerate(rows[i : i + size])]
                 answers += self.answer(parsed, batch_size)
             yield start, answers
+
+
+def read_sure(data: Any) -> Sure:
+    """sure.json. Raises FuselineError ``bad_package`` on what nobody understands."""
+    try:
+        if data["format"] != 1:
+            raise ValueError("another format")
+        return Sure.from_dict(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FuselineError(
+            "bad_package", f"{MEMBER} cannot be read: {error}", "upgrade fuseline: a newer version may have written it"
+        ) from None
 
 
 def _same_word(a: str, b: str) -> bool:

@@ -82,6 +82,17 @@ def answer_schema(info: ModelInfo) -> dict[str, Any]:
         "contributions": {"type": "object"},
         "interval": {"type": "array", "items": {"type": "number"}},
         "details": {"type": "object"},
+        "set": {"type": "array", "description": "classes, one of which is the truth with the stated chance"},
+        "abstained": {
+            "type": "boolean",
+            "description": "true: not sure enough for the stated error; no value is given",
+        },
+        "suggestion": {"description": "what the value would have been, had the model not abstained"},
+        "odd": {
+            "type": "object",
+            "additionalProperties": {"type": "number"},
+            "description": "input -> share of held-out rows that are less unlike the training rows in it",
+        },
     }
     if info.classes:
         properties["probabilities"] = {"type": "object", "properties": {c: {"type": "number"} for c in info.classes}}

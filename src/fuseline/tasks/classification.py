@@ -15,6 +15,7 @@ from fuseline.errors import FuselineError
 from fuseline.recipe import Stratify
 from fuseline.tasks.base import Decoded, Metric, Scores, TaskConfig
 from fuseline.tasks.bootstrap import Measure, intervals
+from fuseline.tasks.calibration import Calibration, complete
 from fuseline.tasks.classification_scores import Sheet
 from fuseline.tasks.labels import Label, classes_of, find, is_list, parse_label, parse_labels, positive_of, text_of
 
@@ -78,6 +79,7 @@ class Classification:
         """`counts`: training rows of each class; `rows`: training rows with a target."""
         self.config, self.mode, self.classes = config, str(mode), list(classes)
         self.counts, self.rows = list(counts), rows
+        self.calibration = Calibration()
         self.labels = [text_of(c) for c in self.classes]
         self._index = {label: i for i, label in enumerate(self.labels)}
         self.columns: tuple[str, ...] = (config.target,)
@@ -120,7 +122,10 @@ class Classification:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Classification:
         config = ClassificationConfig.model_validate(state["config"])
-        return cls(config, mode=state["mode"], classes=state["classes"], counts=state["counts"], rows=state["rows"])
+        out = cls(config, mode=state["mode"], classes=state["classes"], counts=state["counts"], rows=state["rows"])
+        if "calibration" in state:
+            out.calibration = Calibration.from_dict(state["calibration"])
+        return out
 
     def state(self) -> dict[str, Any]:
         return {
@@ -129,6 +134,7 @@ class Classification:
             "classes": self.classes,
             "counts": self.counts,
             "rows": self.rows,
+            **({} if self.calibration.method == "none" else {"calibration": self.calibration.to_dict()}),
         }
 
     def class_weights(self) -> np.ndarray | None:
@@ -151,7 +157,7 @@ class Classification:
         """Any inputs will do."""
 
     def settle(self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]) -> list[str]:
-        """Nothing is left to choose."""
+        """Nothing is left to choose; `calibration` is set where the recipe asks for it (:mod:`fuseline.lab.sure`)."""
         return []
 
     def summary(self, cells: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Any]:
@@ -182,15 +188,16 @@ class Classification:
         return target_C
 
     def log_chances(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithms of each class's chance and of its complement, (B, C) each, without a chance rounding to 0."""
+        """Logarithms of each class's chance and of its complement, (B, C) each, without a chance rounding to 0.
+        Calibrated, where that was fitted."""
+        return self.calibration.apply(*self.raw_log_chances(outputs), multilabel=self.mode == "multilabel")
+
+    def raw_log_chances(self, outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same as the model says it, never calibrated."""
         logits_BC = np.asarray(outputs["logits"], dtype=np.float64)
         if self.mode == "multilabel":
             return -np.logaddexp(0, -logits_BC), -np.logaddexp(0, logits_BC)
-        log_BC = logits_BC - np.logaddexp.reduce(logits_BC, axis=1, keepdims=True)
-        if log_BC.shape[1] == 2:
-            return log_BC, log_BC[:, ::-1]
-        with np.errstate(divide="ignore"):  # the complement of a certain class is 0
-            return log_BC, np.log(-np.expm1(log_BC))
+        return complete(logits_BC)
 
     def decode(self, outputs: Mapping[str, np.ndarray]) -> list[Decoded]:
         """The class of highest chance, or all labels of at least one half."""

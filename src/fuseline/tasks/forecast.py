@@ -180,11 +180,11 @@ class Forecast:
         rows_BKCQ = np.asarray(outputs["forecast"], dtype=np.float64)
         answers = []
         for row_KCQ in rows_BKCQ:
-            quantiles = {f"{q:g}": self._said(row_KCQ[..., i]) for i, q in enumerate(self.config.quantiles)}
-            answers.append(Decoded(self._said(row_KCQ[..., self.middle]), details={"quantiles": quantiles}))
+            quantiles = {f"{q:g}": self.said(row_KCQ[..., i]) for i, q in enumerate(self.config.quantiles)}
+            answers.append(Decoded(self.said(row_KCQ[..., self.middle]), details={"quantiles": quantiles}))
         return answers
 
-    def _said(self, numbers_KC: np.ndarray) -> Any:
+    def said(self, numbers_KC: np.ndarray) -> Any:
         texts = [[float(f"{v:.{DIGITS}g}") for v in column] for column in numbers_KC.T.tolist()]
         return texts[0] if self.size == 1 else dict(zip(self.channels, texts, strict=True))
 

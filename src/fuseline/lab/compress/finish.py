@@ -9,6 +9,7 @@ from fuseline.lab.compress.measure import Ruler, quartiles
 from fuseline.lab.compress.seal import reseal
 from fuseline.lab.compress.search import Search
 from fuseline.lab.compress.subject import lineage
+from fuseline.lab.compress.sureness import rechecked, resettled
 from fuseline.lab.compress.workshop import BATCHES, Workshop
 from fuseline.lab.export.card import compressed_card
 from fuseline.lab.export.parity import self_agreement
@@ -93,6 +94,8 @@ def closing(workshop: Workshop, chosen: dict[str, Any], *, threads: int | None) 
         for name, own in zip(times, ruler.race([base, predictor], batch), strict=True):
             times[name][str(batch)] = quartiles(own)
     full = ruler.subsets[0]
+    sure = resettled(workshop, predictor)
+    promised = {} if sure is None else {"sure": finite(sure.to_dict())}
     scores = prepared.task.score(
         ruler.targets, after[full], bootstrap=max(1000, settings.bootstrap), seed=settings.seed, groups=ruler.groups
     )
@@ -121,6 +124,10 @@ def closing(workshop: Workshop, chosen: dict[str, Any], *, threads: int | None) 
     }
     parity = self_agreement(predictor, ruler.values(predictor)[:16], tolerance=prepared.recipe.evaluation.tolerance)
     compression = {**lineage(package), "measured": {k: v for k, v in final.items() if k != "subsets"}}
+    if sure is not None:
+        metrics["sure"] = finite(
+            rechecked(workshop, predictor, sure) if len(rows) else {"about": sure.about, "tasks": {}}
+        )
     card = compressed_card(
         package.name,
         chosen,
@@ -128,6 +135,17 @@ def closing(workshop: Workshop, chosen: dict[str, Any], *, threads: int | None) 
         ruler.metric,
         compression.get("parent", {}),
         (base.package.folder / "README.md").read_text(encoding="utf-8"),
+        metrics,
     )
-    reseal(package, package.folder, compression=compression, card=card, metrics=metrics, parity=parity)
+    task = {"kind": prepared.task.name, "state": prepared.task.state()}
+    reseal(
+        package,
+        package.folder,
+        compression=compression,
+        card=card,
+        task=task,
+        metrics=metrics,
+        parity=parity,
+        **promised,
+    )
     return finite(final)  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from typing import Any
 import fuseline
 from fuseline.lab.compress.candidate import Candidate
 from fuseline.lab.compress.subject import lineage
+from fuseline.lab.export.datasheet import DATASHEET
 from fuseline.package import Package, write_package
 from fuseline.package.files import finite
 from fuseline.recipe import dump_recipe
@@ -39,18 +40,21 @@ def reseal(
     compression: Mapping[str, Any],
     name: str | None = None,
     card: str | None = None,
+    task: Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Package:
     """Write the manifest of `folder` anew, with the members of `source` that a graph needs and `extra` JSON members
-    (metrics, parity, profile) in place of its own."""
-    members = {key: source.read_json(f"{key}.json") for key in ("profile", "metrics", "parity")}
+    (metrics, parity, profile, sure), and its `task`, in place of its own."""
+    members = {key: source.read_json(f"{key}.json") for key in ("profile", "metrics", "parity", "sure")}
+    if (sheet := source.folder / DATASHEET).exists() and source.folder != folder:
+        (folder / DATASHEET).write_text(sheet.read_text(encoding="utf-8"), encoding="utf-8")
     members |= extra
     return write_package(
         folder,
         name=name or source.name,
         recipe_yaml=dump_recipe(source.recipe),
         columns=source.columns,
-        task=source.task,
+        task=dict(task or source.task),
         extra={
             **{f"{key}.json": finite(value) for key, value in members.items() if value is not None},
             "compression.json": finite(dict(compression)),

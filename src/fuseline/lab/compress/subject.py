@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fuseline.data.split import Split
 from fuseline.data.table import Table
+from fuseline.data.windows import Windows
 from fuseline.errors import FuselineError
 from fuseline.lab.build import Plan, build_model, plan_inputs
 from fuseline.lab.compress.crop import crop
@@ -24,7 +25,7 @@ from fuseline.lab.export.parity import difference
 from fuseline.lab.model import FusionModel
 from fuseline.lab.stacked.options import boosts, stacked_config
 from fuseline.lab.training.cache import Cache
-from fuseline.lab.training.prepare import Prepared, fold_rows, split_rows
+from fuseline.lab.training.prepare import Prepared, fold_rows, set_apart, split_rows
 from fuseline.lab.training.reader import Reader
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser
@@ -71,7 +72,7 @@ def open_subject(package: Package, table: Table, *, cache: Cache, voice: Voice, 
     task: Task = task_class(package.task["kind"]).from_state(package.task["state"])
     plans = plan_inputs(recipe)
     model = rebuild(package, plans, parser, task)
-    table.require([*parser.columns, *task.columns])
+    table.require([*parser.columns, *parser.by, *task.columns])
     if split is None:
         split = split_of(recipe, table, package.folder)
     media = MediaRoot(recipe.table.media_root or (str(table.folder) if table.folder else None))
@@ -82,6 +83,7 @@ def open_subject(package: Package, table: Table, *, cache: Cache, voice: Voice, 
     if recipe.split.group and recipe.split.group in table.columns:
         _, codes = np.unique(np.array([str(v) for v in table.column(recipe.split.group)]), return_inverse=True)
         prepared.groups = codes
+    set_apart(prepared, table.store.blocks() if isinstance(table, Windows) else prepared.groups)
     _check(package, model, prepared)
     return Subject(package, model, prepared)
 

@@ -234,7 +234,7 @@ def _answers(task: Task, outputs: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(outputs["prediction"], np.float64).reshape(-1, len(task.columns))
     if task.mode == "multilabel":
         return np.asarray(outputs["logits"], np.float64)
-    return task.log_chances(outputs)[0]
+    return task.raw_log_chances(outputs)[0]
 
 
 def _mean(task: Task, parts_KNC: np.ndarray, weights_K: np.ndarray) -> np.ndarray:

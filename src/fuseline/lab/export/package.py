@@ -56,10 +56,11 @@ def export_package(
     metrics: Mapping[str, Any],
     profile: Mapping[str, Any],
     extra: Mapping[str, Any] = MappingProxyType({}),
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Package:
     """Write the package beside `target`, replay `rows` (parsed) through it without torch, and only then put it there.
 
-    `extra`: more JSON members by name.
+    `extra`: more JSON members by name; `texts`: others.
 
     Raises FuselineError ``export_failed`` or ``parity``; then `target` is as it was.
     """
@@ -75,6 +76,8 @@ def export_package(
     new.mkdir(parents=True)
     try:
         export_graph(model, parser.modalities, new)
+        for member, text in texts.items():
+            (new / member).write_text(text, encoding="utf-8")
 
         def seal(parity: Mapping[str, Any]) -> Package:
             return write_package(

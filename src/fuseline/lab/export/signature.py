@@ -104,6 +104,18 @@ def _inputs(
     return found
 
 
+CALIBRATED = {
+    "temperature": "divide the logits by `calibration.temperature` first",
+    "beta": "p becomes 1 / (1 + exp(-(a ln p - b ln(1 - p) + c))) with each class's [a, b, c] of `calibration.beta`; "
+    "of two classes only the second has them and the first is its complement, more than two (one of many) are then "
+    "divided by their sum",
+    "isotonic": "p becomes what straight lines between the points `at`, `chance` of each class's `calibration.curves` "
+    "give, ends held; of two classes only the second has them and the first is its complement, more than two (one of "
+    "many) are then divided by their sum",
+}
+"""how to apply a calibration without fuseline"""
+
+
 def task_words(task: Task) -> dict[str, Any]:
     """How the outputs become an answer."""
     out: dict[str, Any] = {"kind": task.name, "targets": list(task.columns)}
@@ -114,6 +126,9 @@ def task_words(task: Task) -> dict[str, Any]:
             out["decode"] = "probability of each label = 1 / (1 + exp(-logit)); the answer: all labels of at least 0.5"
         else:
             out["decode"] = "probabilities = softmax(logits) over the labels; the answer: the label of the highest"
+        if task.calibration.method != "none":  # type: ignore[attr-defined]
+            out["calibration"] = task.calibration.to_dict()  # type: ignore[attr-defined]
+            out["decode"] += f"; both after these chances are calibrated: {CALIBRATED[task.calibration.method]}"  # type: ignore[attr-defined]
         if mode == "binary":
             out["positive"] = finite(classes[task.positive])  # type: ignore[attr-defined]
     elif task.name == "forecast":

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fuseline.lab.report.answers import quality_plots
 from fuseline.lab.report.augmented import augmented
+from fuseline.lab.report.fair import fair
 from fuseline.lab.report.gallery import gallery
 from fuseline.lab.report.headline import headline
 from fuseline.lab.report.matches import matches
@@ -18,6 +19,7 @@ from fuseline.lab.report.plots import Line, Plot, curves
 from fuseline.lab.report.read import RunFiles, listing, mapping, number, read_run
 from fuseline.lab.report.robust import robust
 from fuseline.lab.report.several import blocks
+from fuseline.lab.report.sure import sureness
 from fuseline.lab.report.tables import (
     PARTS,
     columns,
@@ -104,6 +106,8 @@ def _values(files: RunFiles) -> dict[str, Any]:
         "several": blocks(files, part),
         "texts": texts(files, part),
         "degradation": degradation(files),
+        "sure": sureness(files),
+        "fair": fair(files),
         "augmented": augmented(files),
         "unlabelled": unlabelled(files),
         "robust": robust(files),
@@ -131,6 +135,8 @@ def _sections(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("found", "What is found", values["matches"]),
         ("texts", "Texts", values["texts"]),
         ("absent", "When inputs are absent", values["degradation"]),
+        ("sure", "How sure", values["sure"]),
+        ("fair", "Group by group", values["fair"]),
         ("robust", "Noise, absence, attack", values["robust"]),
         ("errors", "Worst errors", values["gallery"]),
         ("again", "How to reproduce", True),

@@ -34,8 +34,11 @@ from fuseline.modalities.timeseries import TimeSeriesConfig
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, read_options
 from fuseline.tasks import Task, TaskConfig, task_class
+from fuseline.tasks.bootstrap import group_codes
 
 PARTS = ("train", "val", "test")
+CALIBRATION = 3
+"""in `Prepared.part`: validation rows that early stopping does not see (evaluation.calibration_share)"""
 CHUNK = 256
 TAKEN = " taken as absent"
 """end of a note of a broken cell, as RowParser writes it"""
@@ -45,7 +48,8 @@ LISTS = ("images", "texts", "video")
 
 @dataclass
 class Prepared:
-    """A table ready to train on. `part` holds 0 train, 1 val, 2 test, -1 unused for each row."""
+    """A table ready to train on. `part` holds 0 train, 1 val, 2 test, 3 kept for calibration, -1 unused for each
+    row."""
 
     recipe: Recipe
     table: Table
@@ -182,6 +186,7 @@ def prepare(
         done.groups = codes
     elif isinstance(table, Windows):
         done.groups = table.store.blocks()
+    set_apart(done, done.groups)
     return done
 
 
@@ -195,6 +200,28 @@ def _bucket(prepared: Prepared) -> None:
         prepared.length_N = None
     else:
         prepared.notes.append(f"batches of rows of like length: about {share:.0%} less to compute than in random ones")
+
+
+def set_apart(prepared: Prepared, groups: np.ndarray | None) -> None:
+    """Keep a share of the validation rows from early stopping, whole groups of them, or the last ones in time.
+
+    `groups`: of every row of the table.
+    """
+    share, rows = prepared.recipe.evaluation.calibration_share, prepared.rows("val")
+    if not share or not len(rows):
+        return
+    codes_N = group_codes(len(rows), None if groups is None else groups[rows])
+    count = int(codes_N.max()) + 1
+    order_G = np.arange(count)
+    if prepared.recipe.split.kind != "time":
+        order_G = np.random.default_rng(prepared.recipe.training.seed).permutation(count)
+    last = order_G[count - min(max(round(share * count), 1), count - 1) :] if count > 1 else order_G[:0]
+    if not len(last):
+        raise FuselineError(
+            "bad_recipe", "evaluation.calibration_share: the validation rows are one group", "raise split.val"
+        )
+    prepared.part[rows[np.isin(codes_N, last)]] = CALIBRATION
+    prepared.notes.append(f"{int((prepared.part == CALIBRATION).sum())} validation rows are kept for calibration")
 
 
 def _named_channels(config: Any, table: Table, columns: Mapping[str, str]) -> Any:

@@ -25,6 +25,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.augment.sheet import write_sheet
 from fuseline.lab.build import build_model
 from fuseline.lab.export import export_package
+from fuseline.lab.export.datasheet import DATASHEET, datasheet
 from fuseline.lab.model import FusionModel
 from fuseline.lab.pretrain.init import in_folder, keep_copy, load_init, open_init
 from fuseline.lab.report import write_report
@@ -32,6 +33,8 @@ from fuseline.lab.robustness.measure import write_robustness
 from fuseline.lab.stacked.choose import choose, learns_end_to_end, packaged
 from fuseline.lab.stacked.options import boosts, check_stacked
 from fuseline.lab.stacked.raw import RawTable
+from fuseline.lab.sure.fit import check as check_sure
+from fuseline.lab.sure.run import checked, sets_for, settle, slice_rows
 from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
 from fuseline.lab.training.cache import Cache
@@ -47,6 +50,7 @@ from fuseline.package.files import finite, write_json, write_text
 from fuseline.progress import Voice
 from fuseline.recipe import Recipe, dump_recipe
 from fuseline.tasks.degradation import degradation, subsets
+from fuseline.tasks.sure import MEMBER, Sure
 
 PARITY_ROWS = 16
 KINDS = {"confidence": pl.Float64, "probabilities": pl.String, "error": pl.Float64}
@@ -142,6 +146,7 @@ def run(
             "training.unlabelled: no row without a target is left to learn from",
             "remove the section, or name a file of such rows: training.unlabelled.rows",
         )
+    check_sure(recipe, prepared)
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.check_metric(prepared, model)
     loop.begin(prepared, model)
@@ -204,18 +209,19 @@ def run(
     record.save(stage="trained", best=best)
 
     clock = time.monotonic()
-    metrics = _evaluate(prepared, model, folder, voice)
+    metrics, sure = _evaluate(prepared, model, folder, voice)
     record.timed("evaluate", time.monotonic() - clock)
     record.save(stage="evaluated", notes=list(dict.fromkeys([*record.data["notes"], *prepared.notes])))
     if recipe.evaluation.export and not recipe.evaluation.ensemble:  # that is made of all folds
         clock = time.monotonic()
         voice.say("exporting and replaying without torch")
-        _export(prepared, model, folder, record, metrics)
+        _export(prepared, model, folder, record, metrics, sure)
         record.timed("export", time.monotonic() - clock)
     if recipe.evaluation.robustness:
         clock = time.monotonic()
         write_robustness(prepared, model, folder, voice)
         record.timed("robustness", time.monotonic() - clock)
+    write_text(folder / DATASHEET, datasheet(recipe, record.data, prepared.data))
     record.save(stage="done")
     if recipe.evaluation.report:
         write_report(folder)
@@ -259,8 +265,12 @@ def _inputs(prepared: Prepared, model: FusionModel) -> list[dict[str, Any]]:
     return out
 
 
-def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice) -> dict[str, Any]:
+def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice) -> tuple[dict[str, Any], Sure | None]:
     spec, task = prepared.recipe.evaluation, prepared.task
+    size = max(64, prepared.recipe.training.batch_size)
+    sure = settle(prepared, model, voice, batch_size=size)
+    about_sure: dict[str, Any] = {}
+    sliced: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     tables: list[pl.DataFrame] = []
     degraded: list[dict[str, Any]] = []
@@ -270,7 +280,8 @@ def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice
             continue
         last = part == "test" or not len(prepared.rows("test")) or "test" not in spec.parts
         wanted = subsets(model.names) if spec.degradation and last else [tuple(model.names)]
-        size = max(64, prepared.recipe.training.batch_size)
+        if sure is not None and part == "test":
+            wanted = list(dict.fromkeys([*wanted, *sets_for(prepared, rows)]))
         outputs = run_rows(
             model, prepared.reader, rows, wanted, batch_size=size, voice=voice, title=f"evaluating {part}"
         )
@@ -287,16 +298,24 @@ def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice
                 model.names,
                 outputs.present_NM,
                 outputs.targets,
-                outputs.by_subset,
+                {s: outputs.by_subset[s] for s in subsets(model.names)},
                 bootstrap=min(200, spec.bootstrap),
                 seed=seed,
                 groups=groups,
             )
+        if sure is not None and part == "test":
+            about_sure = checked(prepared, sure, outputs)
+        if spec.slices and last:
+            sliced = {"of": part, **slice_rows(prepared, outputs)}
     metrics = {"task": task.name, "metric": task.metric, "parts": parts, "degradation": finite(degraded)}
+    if sure is not None:
+        metrics["sure"] = finite(about_sure or {"about": sure.about, "rows": 0, "tasks": {}})
+    if sliced:
+        metrics["slices"] = finite(sliced)
     write_json(folder / "metrics.json", metrics)
     if tables:
         pl.concat(tables).write_parquet(folder / "predictions.parquet")
-    return metrics
+    return metrics, sure
 
 
 def predictions(prepared: Prepared, outputs: Outputs, part: str, names: tuple[str, ...]) -> pl.DataFrame:
@@ -339,7 +358,9 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record, metrics: dict[str, Any]) -> None:
+def _export(
+    prepared: Prepared, model: FusionModel, folder: Path, record: Record, metrics: dict[str, Any], sure: Sure | None
+) -> None:
     _, rows = held_out_rows(prepared)
     chosen = rows[np.linspace(0, len(rows) - 1, min(PARITY_ROWS, len(rows))).astype(int)]
     parsed = []
@@ -359,4 +380,6 @@ def _export(prepared: Prepared, model: FusionModel, folder: Path, record: Record
         run=record.data,
         metrics=metrics,
         profile={**prepared.profile, **held_out_profile(prepared, model)},
+        extra={} if sure is None else {MEMBER: finite(sure.to_dict())},
+        texts={DATASHEET: datasheet(prepared.recipe, record.data, prepared.data)},
     )

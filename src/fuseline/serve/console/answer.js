@@ -22,6 +22,7 @@ function item(v) {
 /** The answer in one sentence, for those who hear the page. */
 export function spoken(answer, model) {
   if (answer.error) return `The row could not be read: ${answer.error.message}`;
+  if (answer.abstained) return `Not sure enough to answer; it leans to ${plain(answer.suggestion)}.`;
   const [top] = rows(answer);
   const sure = top && model.mode !== "multilabel" ? `, ${percent(top[1])}` : "";
   const value = Array.isArray(answer.value) ? answer.value.map(item).join(", ") || none(model) : plain(answer.value);
@@ -29,7 +30,27 @@ export function spoken(answer, model) {
   return `Answer: ${value}${sure}. Based on ${answer.used?.join(", ") || "no input"}${absent}.`;
 }
 
+/** Not sure enough for the error that the model's recipe states: nothing is answered, and what it leans to is said. */
+function abstained(answer, model) {
+  return el("div", {},
+    el("p", { class: "value" }, el("span", { class: "target" }, name(model.targets.join(", "))), el("span", { class: "big long" }, "not sure enough to answer")),
+    el("p", { class: "interval" }, "It leans to ", name(plain(answer.suggestion)), ": a suggestion, for a person to check."));
+}
+
+/** The classes that are not ruled out. */
+function candidates(answer) {
+  if (!Array.isArray(answer.set)) return null;
+  return el("p", { class: "interval" }, "not ruled out: ", name(answer.set.map(plain).join(", ")));
+}
+
+/** Inputs that look like none of the rows it was checked on. */
+function odd(answer) {
+  const strange = Object.entries(answer.odd ?? {}).filter(([, share]) => share >= 0.99).map(([input]) => input);
+  return strange.length ? el("p", { class: "interval" }, "unusual: ", name(strange.join(", "))) : null;
+}
+
 function value(answer, model) {
+  if (answer.abstained) return abstained(answer, model);
   if (Array.isArray(answer.value)) {
     const labels = answer.value.map((label) => name(item(label), { class: "chip chosen" }));
     return el("div", { class: "value many" }, labels.length ? labels : none(model));
@@ -122,7 +143,7 @@ export function answerView(reply, model, roundTrip) {
   const [answer] = reply.answers;
   const notes = (answer.notes ?? []).map((note) => el("li", {}, name(note)));
   return [
-    answer.error ? errorView(answer.error) : [value(answer, model), interval(answer), basis(answer), probabilities(answer, model), contributions(answer)],
+    answer.error ? errorView(answer.error) : [value(answer, model), interval(answer), candidates(answer), odd(answer), basis(answer), probabilities(answer, model), contributions(answer)],
     notes.length ? el("ul", { class: "notes", "aria-label": "notes" }, notes) : null,
     facts(reply, roundTrip),
   ].flat().filter(Boolean);

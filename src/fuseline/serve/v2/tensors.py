@@ -92,6 +92,10 @@ def _cell(element: bytes | str | None, *, media: bool) -> bytes | str | None:
         return element
 
 
+SURE = ("set", "abstained", "suggestion", "odd")
+"""what packages with promises add to answers, as JSON texts"""
+
+
 def output_shapes(info: ModelInfo) -> dict[str, tuple[str, list[int]]]:
     """The outputs of every answer: name -> datatype and shape, -1 for B."""
     outputs: dict[str, tuple[str, list[int]]]
@@ -106,7 +110,7 @@ def output_shapes(info: ModelInfo) -> dict[str, tuple[str, list[int]]]:
 
 def check_outputs(wanted: Sequence[Wanted], info: ModelInfo) -> None:
     """Before any work is done. Raises FuselineError ``bad_request``."""
-    known = [*output_shapes(info), "interval"]
+    known = [*output_shapes(info), "interval", *SURE]
     names = [w.name for w in wanted]
     for name in names:
         if name not in known:
@@ -118,12 +122,14 @@ def check_outputs(wanted: Sequence[Wanted], info: ModelInfo) -> None:
 
 
 def tensors_of(answers: Sequence[Answer], info: ModelInfo, request: InferRequest) -> list[Tensor]:
-    """The outputs that the request names, in its order; else all, and `interval` where an answer has one."""
+    """The outputs that the request names, in its order; else all, and `interval` and SURE where an answer has them."""
     shapes = output_shapes(info)
-    names = [w.name for w in request.outputs] or [*shapes, *(["interval"] if any(a.interval for a in answers) else [])]
+    more = ["interval"] if any(a.interval for a in answers) else []
+    more += [name for name in SURE if any(getattr(a, name) is not None for a in answers)]
+    names = [w.name for w in request.outputs] or [*shapes, *more]
     out = []
     for name in names:
-        datatype, shape = shapes.get(name, ("FP64", [-1, 2]))
+        datatype, shape = shapes.get(name, ("BYTES", [-1]) if name in SURE else ("FP64", [-1, 2]))
         elements = _ELEMENTS[name](answers, info)
         data = np.array(elements, dtype=np.float64) if datatype == "FP64" else elements
         out.append(Tensor(name, datatype, (len(answers), *shape[1:]), data))
@@ -134,7 +140,7 @@ def _values(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
     if info.mode == "multilabel" or info.task not in ("classification", "regression"):
         return ["" if a.error else json.dumps(a.value, ensure_ascii=False) for a in answers]
     if info.task == "classification":
-        return ["" if a.error else label_of(a.value) for a in answers]
+        return ["" if a.error or a.abstained else label_of(a.value) for a in answers]
     if info.mode == "numbers":
         return [math.nan if a.error else a.value[target] for a in answers for target in info.targets]
     return [math.nan if a.error else a.value for a in answers]
@@ -158,6 +164,14 @@ def _list(name: str) -> Callable[[Sequence[Answer], ModelInfo], list[Any]]:
     return lambda answers, info: [json.dumps(list(getattr(a, name)), ensure_ascii=False) for a in answers]
 
 
+def _json_of(name: str) -> Callable[[Sequence[Answer], ModelInfo], list[Any]]:
+    def of(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
+        values = [getattr(a, name) for a in answers]
+        return ["" if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+
+    return of
+
+
 def _errors(answers: Sequence[Answer], info: ModelInfo) -> list[Any]:
     return ["" if a.error is None else text_of(a.error) for a in answers]
 
@@ -167,6 +181,7 @@ _ELEMENTS: dict[str, Callable[[Sequence[Answer], ModelInfo], list[Any]]] = {
     "details": _details,
     "probabilities": _probabilities,
     "interval": _interval,
+    **{name: _json_of(name) for name in SURE},
     "used": _list("used"),
     "absent": _list("absent"),
     "notes": _list("notes"),

@@ -1,0 +1,1 @@
+"""How sure answers are: fitted on held-out rows, checked on others."""
