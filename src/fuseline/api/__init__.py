@@ -1,9 +1,10 @@
-"""Fuseline from Python: init, train, evaluate, predict, index, search, compare, compress, robustness,
-tune."""
+"""Fuseline from Python: init, train, evaluate, predict, explain, index, search, compare, compress,
+robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
+from fuseline.api.explaining import explain
 from fuseline.api.kept import kept_outputs
 from fuseline.api.robust import robustness
 from fuseline.api.run import Run
@@ -18,6 +19,7 @@ __all__ = [
     "compare",
     "compress",
     "evaluate",
+    "explain",
     "index",
     "init",
     "kept_outputs",

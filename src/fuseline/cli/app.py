@@ -80,6 +80,7 @@ def _register() -> None:
         deploy,
         drift,
         evaluate,
+        explain,
         export,
         index,
         init,
@@ -93,7 +94,7 @@ def _register() -> None:
         tune,
     )
 
-    verbs = (init, train, evaluate, predict, batch, index, search, compare, tune, compress, profile, export)
+    verbs = (init, train, evaluate, predict, explain, batch, index, search, compare, tune, compress, profile, export)
     for module in (*verbs, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
