@@ -23,6 +23,9 @@ from fuseline.runtime import Predictor
 SHOWN = 20
 """rows that have a section of their own"""
 MOST_BARS = 24
+FAINT = 0.1
+"""of the largest share of an input: what parts do below it is drawn faint, not blown up to full colour"""
+PLURALS = {"patch": "patches"}
 _PAGE = Path(__file__).with_name("page.html")
 
 
@@ -130,7 +133,8 @@ def _row(row: Explanation, predictor: Predictor, cells: Mapping[str, Any], media
     stretched = {
         name for name, m in predictor.rows.modalities.items() if isinstance(m, Image) and m.config.resize == "stretch"
     }
-    inside = "".join(_inside(of, part, values.get(part.input), part.input in stretched) for part in row.inside)
+    least = FAINT * max((abs(v) for v in row.inputs.values.values()), default=0.0)
+    inside = "".join(_inside(of, part, values.get(part.input), part.input in stretched, least) for part in row.inside)
     notes = "".join(f'<p class="quiet">{say(n)}</p>' for n in row.notes)
     columns = f'<div class="two">{_shares(row, of)}{_what_if(of, row.what_if)}</div>'
     return f"{anchor}{title}{facts}</div>{columns}{inside}{_nearest(row)}{notes}</section>"
@@ -165,7 +169,7 @@ def _what_if(of: Quantity, found: Sequence[WhatIf]) -> str:
             what = f"{one.absent} absent"
         else:
             changes = (one.changes or {}).items()
-            what = ", ".join(f"{k} = {shorten(v, 30)}" if v not in (None, "") else f"{k} absent" for k, v in changes)
+            what = ", ".join(f"{k} = {str(v)[:30]}" if v not in (None, "") else f"{k} absent" for k, v in changes)
         if one.quantity is None or one.change is None:
             then = f'<td colspan="3">{say(one.error or "")}</td>'
         else:
@@ -177,27 +181,27 @@ def _what_if(of: Quantity, found: Sequence[WhatIf]) -> str:
     return f"<div><h3>What if</h3><table><thead>{head}</thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 
-def _inside(of: Quantity, part: Inside, value: Any, stretched: bool) -> str:
+def _inside(of: Quantity, part: Inside, value: Any, stretched: bool, least: float) -> str:
     numbers = [p.value for p in part.parts]
-    top = max(numbers, key=abs, default=0.0)
+    most = max([least, *map(abs, numbers)]) or 1.0
     unit = " points" if of.kind == "probability" else ""
-    title = f"<h3>Inside {say(part.input, 60)}: {say(part.unit)}s</h3>"
+    title = f"<h3>Inside {say(part.input, 60)}: {PLURALS.get(part.unit, part.unit + 's')}</h3>"
     how = part.hidden if part.method == "occlusion" else "integrated gradients: " + part.hidden
-    note = f"{say(how[:1].upper() + how[1:])}; the strongest changes {change(of, top).lstrip('+-')}{unit}."
-    drawn = _drawn(of, part, value, numbers, stretched)
+    note = f"{say(how[:1].upper() + how[1:])}; the full colour is {change(of, most).lstrip('+')}{unit}."
+    drawn = _drawn(of, part, value, numbers, most, stretched)
     return f'<div class="part">{title}{drawn}<p class="quiet">{note}</p></div>'
 
 
-def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], stretched: bool) -> str:
+def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], most: float, stretched: bool) -> str:
     places = [p.place for p in part.parts]
     if part.unit == "word" and part.text is not None:
-        return _text(part.text, places, numbers, of)
+        return _text(part.text, places, numbers, most, of)
     if part.unit == "patch" and value is not None:
         pixels: Any = value.pixels if isinstance(value, Page) else value
         facts = getattr(value, "facts", {})
         aspect = facts.get("width", 1.0) / max(1.0, facts.get("height", 1.0)) if stretched else 1.0
         whole = pictures.data_uri(pictures.sized(pixels, aspect))
-        tinted = pictures.data_uri(pictures.heat(pixels, places, numbers, aspect))
+        tinted = pictures.data_uri(pictures.heat(pixels, places, numbers, most, aspect))
         shown = ((part.input, whole, "as it came"), ("the same with heat", tinted, "what each patch did"))
         figures = (
             f'<figure><img alt="{say(alt)}" src="{source}"><figcaption>{caption}</figcaption></figure>'
@@ -208,15 +212,12 @@ def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], stretch
         end = places[-1][1]
         drawn = pictures.data_uri(pictures.spectrogram(np.asarray(value)))
         axis = f'<div class="axis"><span>0 s</span><span>{end:.2f} s</span></div>'
-        return (
-            f'<div class="wide"><img alt="spectrogram" src="{drawn}">{pictures.strip(places, numbers, end)}{axis}</div>'
-        )
+        return f'<div class="wide"><img alt="spectrogram" src="{drawn}">{pictures.strip(places, numbers, most, end)}{axis}</div>'
     if part.unit == "step" and value is not None:
         spans = [(a, b + 1) for a, b in places]
         axis = f'<div class="axis"><span>step 1</span><span>step {len(value)}</span></div>'
-        drawn = pictures.strip(spans, numbers, len(value))
+        drawn = pictures.strip(spans, numbers, most, len(value))
         return f'<div class="wide">{pictures.lines(np.asarray(value))}{drawn}{axis}</div>'
-    most = max((abs(n) for n in numbers), default=0.0) or 1.0
     order = sorted(range(len(numbers)), key=lambda i: -abs(numbers[i]))
     lines = (
         f"<tr><th>{say(part.parts[i].label, 80)}</th>{_bar(numbers[i] / most)}"
@@ -227,8 +228,7 @@ def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], stretch
     return f'<table style="max-width:520px"><tbody>{"".join(lines)}</tbody></table>{more}'
 
 
-def _text(text: str, places: Sequence[Sequence[float]], numbers: Sequence[float], of: Quantity) -> str:
-    most = max((abs(n) for n in numbers), default=0.0) or 1.0
+def _text(text: str, places: Sequence[Sequence[float]], numbers: Sequence[float], most: float, of: Quantity) -> str:
     out, at = [], 0
     for (start, stop), number in zip(places, numbers, strict=True):
         colour = ", ".join(map(str, pictures.FOR if number > 0 else pictures.AGAINST))

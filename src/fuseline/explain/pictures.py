@@ -34,13 +34,12 @@ def sized(pixels: np.ndarray, aspect: float = 1.0) -> np.ndarray:
 
 
 def heat(
-    pixels: np.ndarray, places: Sequence[Sequence[float]], values: Sequence[float], aspect: float = 1.0
+    pixels: np.ndarray, places: Sequence[Sequence[float]], values: Sequence[float], most: float, aspect: float = 1.0
 ) -> np.ndarray:
-    """The picture in grey with each box (shares of the sides) tinted by its value: the more, the stronger."""
+    """The picture in grey with each box (shares of the sides) tinted by its value, fully where it is `most`."""
     shown = sized(pixels, aspect).astype(np.float64)
     grey = np.repeat(shown.mean(axis=2, keepdims=True), 3, axis=2)
     height, width = grey.shape[:2]
-    most = max((abs(v) for v in values), default=0.0) or 1.0
     for (left, top, right, bottom), value in zip(places, values, strict=True):
         rows = slice(round(top * height), round(bottom * height))
         columns = slice(round(left * width), round(right * width))
@@ -67,9 +66,8 @@ def spectrogram(wave_S: np.ndarray, width: int = 720, height: int = 150) -> np.n
     return np.asarray(((1 - share) * _DARK_TO_BRIGHT[low] + share * _DARK_TO_BRIGHT[low + 1]).round(), dtype=np.uint8)
 
 
-def strip(spans: Sequence[Sequence[float]], values: Sequence[float], end: float, height: int = 56) -> str:
-    """Bars up (for) and down (against) over [0, end], as SVG that is as wide as its place."""
-    most = max((abs(v) for v in values), default=0.0) or 1.0
+def strip(spans: Sequence[Sequence[float]], values: Sequence[float], most: float, end: float, height: int = 56) -> str:
+    """Bars up (for) and down (against) over [0, end], of full height where a value is `most`, as SVG that is as wide as its place."""
     middle = height / 2
     bars = []
     for (start, stop), value in zip(spans, values, strict=True):
