@@ -3,8 +3,8 @@ completeness, and the made clinic's own truth.
 
 python benchmarks/explanations.py --chest RUN --speech RUN --demo FOLDER --rows 24
 
-Runs: `chest-xray` (the recipe of benchmarks/chest_xray.py), `speech-emotion` (its audio alone), `fuseline demo`. Only rows
-that no run was trained on are explained. Intervals: 95 % bootstrap over rows.
+Runs: `chest-xray` (the recipe of benchmarks/chest_xray.py), `speech-emotion` (its audio alone), `fuseline demo`. Only
+rows that no run was trained on are explained. Intervals: 95 % bootstrap over rows.
 """
 
 from __future__ import annotations

@@ -212,7 +212,8 @@ def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], most: f
         end = places[-1][1]
         drawn = pictures.data_uri(pictures.spectrogram(np.asarray(value)))
         axis = f'<div class="axis"><span>0 s</span><span>{end:.2f} s</span></div>'
-        return f'<div class="wide"><img alt="spectrogram" src="{drawn}">{pictures.strip(places, numbers, most, end)}{axis}</div>'
+        bars = pictures.strip(places, numbers, most, end)
+        return f'<div class="wide"><img alt="spectrogram" src="{drawn}">{bars}{axis}</div>'
     if part.unit == "step" and value is not None:
         spans = [(a, b + 1) for a, b in places]
         axis = f'<div class="axis"><span>step 1</span><span>step {len(value)}</span></div>'

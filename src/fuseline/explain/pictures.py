@@ -67,7 +67,8 @@ def spectrogram(wave_S: np.ndarray, width: int = 720, height: int = 150) -> np.n
 
 
 def strip(spans: Sequence[Sequence[float]], values: Sequence[float], most: float, end: float, height: int = 56) -> str:
-    """Bars up (for) and down (against) over [0, end], of full height where a value is `most`, as SVG that is as wide as its place."""
+    """Bars up (for) and down (against) over [0, end], of full height where a value is `most`: SVG as wide as its
+    place."""
     middle = height / 2
     bars = []
     for (start, stop), value in zip(spans, values, strict=True):
