@@ -206,12 +206,13 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, help="a finished run; left out: its figures are")
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--only", default="curves,truth,gradients")
+    parser.add_argument("--inputs", default="image,notes,vitals", help="of chest-xray, those that are looked into")
     args = parser.parse_args()
-    only, rows = args.only.split(","), []
+    only, inputs, rows = args.only.split(","), args.inputs.split(","), []
     chest, speech = DATA / "chest-xray", DATA / "speech-emotion"
     if "curves" in only:
         if args.chest:
-            for name in ("image", "notes"):
+            for name in [n for n in ("image", "notes") if n in inputs]:
                 found = curves(args.chest, chest / "table.csv", chest, name, args.rows, alone=True)
                 rows.append(told(f"chest-xray {name}", found))
         if args.speech:
@@ -221,7 +222,7 @@ def main() -> None:
         if rows:
             tell("deletion (lower is better) and insertion (higher is better), mean probability", rows, None)
     if "gradients" in only and args.chest:
-        found_rows = gradients(args.chest, chest / "table.csv", chest, ["image", "notes", "vitals"], min(8, args.rows))
+        found_rows = gradients(args.chest, chest / "table.csv", chest, inputs, min(8, args.rows))
         tell("integrated gradients, chest-xray", found_rows, None)
     if "truth" in only and args.demo:
         tell("shares against the perfect judge's, fuseline demo", truth(args.demo, 8 * args.rows), None)

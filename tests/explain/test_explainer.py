@@ -83,6 +83,9 @@ def test_what_if(found: Explanations, predictor: fuseline.Predictor, rows: list[
     [then] = predictor.predict([{"note": "calm breath fever", "age": 70}])
     assert changed[0].quantity == pytest.approx(then.probabilities[row.of.label], abs=1e-5)
     assert changed[0].change == pytest.approx(changed[0].quantity - row.quantity)
+    told = predictor.explain([{"age": 40}], changes={"picture": b"no picture"})
+    assert told.rows[0].what_if[-1].changes == {"picture": "10 bytes"}
+    assert Explanations.model_validate_json(told.model_dump_json()) == told
     [bad] = predictor.explain([{"age": 40}], changes={"age": "old"}).rows
     assert bad.error is None
     assert "no number" in bad.what_if[-1].error

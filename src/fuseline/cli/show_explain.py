@@ -79,6 +79,8 @@ def _show_inside(part: Inside, of: Quantity, console: Console) -> None:
         line, at = Text("  "), 0
         for word in part.parts:
             start, stop = int(word.place[0]), int(word.place[1])
+            if stop <= start:  # special tokens, which gradients reach and nobody reads
+                continue
             line.append(part.text[at:start])
             strong = abs(word.value) / most
             style = "" if strong < 0.2 else f"{'bold ' if strong > 0.5 else ''}{FOR if word.value > 0 else AGAINST}"

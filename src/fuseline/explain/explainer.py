@@ -17,6 +17,7 @@ from fuseline.explain.schema import ByInput, Explanation, Explanations, Inside, 
 from fuseline.explain.shapley import EXACT_MOST, ORDERS, Subset, orders, prefixes, sampled, shapley, subsets
 from fuseline.explain.summary import summarise
 from fuseline.modalities import MediaRoot
+from fuseline.modalities.cells import shorten
 from fuseline.modalities.rows import Parsed, RowParser
 from fuseline.runtime import Answer
 
@@ -56,8 +57,8 @@ class Options:
                 near = closest(column, parser.columns)
                 hint = f"did you mean {near!r}?" if near else f"it reads: {', '.join(parser.columns)}"
                 raise FuselineError("unknown_column", f"the model reads no column {column!r}", hint)
-        if not (1 <= self.grid <= 64 and self.most_parts >= 1 and self.orders >= 2 and self.most_outputs >= 1):
-            raise FuselineError("bad_usage", "grid is 1 to 64, most_parts at least 1, orders at least 2")
+        if not (1 <= self.grid <= 64 and self.most_parts >= 1 and self.orders >= 4 and self.most_outputs >= 1):
+            raise FuselineError("bad_usage", "grid is 1 to 64, most_parts at least 1, orders at least 4")
 
     def looks_into(self, name: str) -> bool:
         return self.inside if isinstance(self.inside, bool) else name in self.inside
@@ -211,8 +212,9 @@ def _what_if(plan: Plan, answers: Sequence[Answer], of: Quantity, value: float) 
         out.append(
             WhatIf(absent=name, changes=None, value=then.value, quantity=found, change=found - value, error=None)
         )
-    for changes, place in plan.changed:
+    for cells, place in plan.changed:
         then = answers[place]
+        changes = {column: cell if _is_plain(cell) else shorten(cell) for column, cell in cells.items()}
         if then.error is not None:
             said = str(then.error.message)
             out.append(WhatIf(absent=None, changes=changes, value=None, quantity=None, change=None, error=said))
@@ -222,6 +224,11 @@ def _what_if(plan: Plan, answers: Sequence[Answer], of: Quantity, value: float) 
             WhatIf(absent=None, changes=changes, value=then.value, quantity=found, change=found - value, error=None)
         )
     return out
+
+
+def _is_plain(cell: Any) -> bool:
+    """Whether JSON can hold a cell. Of files' bytes it is told how many they are."""
+    return cell is None or isinstance(cell, (str, int, float, list, dict))
 
 
 def explain_rows(

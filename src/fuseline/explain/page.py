@@ -232,6 +232,8 @@ def _drawn(of: Quantity, part: Inside, value: Any, numbers: list[float], most: f
 def _text(text: str, places: Sequence[Sequence[float]], numbers: Sequence[float], most: float, of: Quantity) -> str:
     out, at = [], 0
     for (start, stop), number in zip(places, numbers, strict=True):
+        if stop <= start:  # special tokens, which gradients reach and nobody reads
+            continue
         colour = ", ".join(map(str, pictures.FOR if number > 0 else pictures.AGAINST))
         out.append(say(text[at : int(start)], 10**6))
         tint = f"background:rgba({colour},{0.75 * abs(number) / most:.2f})"

@@ -16,7 +16,7 @@ import numpy as np
 
 from fuseline.errors import FuselineError
 from fuseline.explain import Explanation, Options
-from fuseline.explain.explainer import finish, plan_row
+from fuseline.explain.explainer import Plan, finish, plan_row
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.document import Document
 from fuseline.modalities.image import Image
@@ -123,15 +123,15 @@ class Scorer:
         """
         options.check(self.predictor.rows)
         self._start()
-        loop, plans = asyncio.get_running_loop(), []
+        loop, plans = asyncio.get_running_loop(), list[Plan]()
         most = self.settings.max_explain_rows
         for place, row in enumerate(rows):
             parsed = await loop.run_in_executor(self._decoders, self._decode, row, place, deadline)
             if parsed.error is not None and parsed.error.code == "deadline":
                 raise parsed.error
             own = row if isinstance(row, Mapping) else {}
-            plan = partial(plan_row, self.predictor.rows, own, parsed, options, media=NO_FILES, place=place)
-            plans.append(await loop.run_in_executor(self._decoders, plan))
+            ask = partial(plan_row, self.predictor.rows, own, parsed, options, media=NO_FILES, place=place)
+            plans.append(await loop.run_in_executor(self._decoders, ask))
             asked = sum(len(p.asked) for p in plans)
             if asked > most:
                 raise FuselineError(
@@ -217,7 +217,8 @@ class Scorer:
         item = Item(parsed, lengths_M, deadline, time.monotonic(), asyncio.get_running_loop().create_future())
         self._waiting.append(item)
         self._wake.set()
-        return await item.future
+        ran: _Ran = await item.future
+        return ran
 
     def _decode(self, row: Row, place: int, deadline: float) -> Parsed:
         if time.monotonic() > deadline:

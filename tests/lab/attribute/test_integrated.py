@@ -12,8 +12,10 @@ import torch
 
 import fuseline
 from fuseline.errors import FuselineError
-from fuseline.explain import explain_rows
+from fuseline.explain import Explanations, explain_rows
 from fuseline.explain.explainer import Options
+from fuseline.explain.page import render
+from fuseline.explain.summary import summarise
 from fuseline.lab.attribute import attribute_rows
 from fuseline.lab.attribute import rows as attribute
 from fuseline.modalities import MediaRoot
@@ -43,6 +45,8 @@ def test_parts_add_up_and_the_gap_is_said(predictor: fuseline.Predictor, cells: 
             assert any(p.value for p in part.parts)
     words = next(p for p in found[1].inside if p.input == "note")
     assert [p.label for p in words.parts] == ["heavy", "cough", "again", "(special tokens)"]
+    told = Explanations(model={"name": "x", "version": "1"}, rows=tuple(found), summary=summarise(found))
+    assert render(told, predictor, cells, NOWHERE).count(">heavy<") == 1
 
 
 def test_only_inputs_that_are_named(predictor: fuseline.Predictor, cells: list[Any]) -> None:
