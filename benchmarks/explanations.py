@@ -224,6 +224,10 @@ def main() -> None:
     if "gradients" in only and args.chest:
         found_rows = gradients(args.chest, chest / "table.csv", chest, inputs, min(8, args.rows))
         tell("integrated gradients, chest-xray", found_rows, None)
+    if "gradients" in only and args.demo:
+        names = ["picture", "note", "sound", "vitals"]
+        found_rows = gradients(args.demo / "run", args.demo / "table.csv", args.demo, names, min(8, args.rows))
+        tell("integrated gradients, fuseline demo", found_rows, None)
     if "truth" in only and args.demo:
         tell("shares against the perfect judge's, fuseline demo", truth(args.demo, 8 * args.rows), None)
 

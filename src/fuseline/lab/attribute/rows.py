@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fuseline.errors import FuselineError
+from fuseline.explain import quantity as of_answer
 from fuseline.explain.explainer import Options
 from fuseline.explain.parts import parts_of
 from fuseline.explain.schema import Explanation, Inside, Quantity
@@ -20,6 +21,7 @@ from fuseline.lab.model import FusionModel
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import RowParser
 from fuseline.package import Package
+from fuseline.runtime import Answer
 from fuseline.tasks import Task, task_class
 from fuseline.tasks.classification import Classification
 from fuseline.tasks.regression import Regression
@@ -76,16 +78,21 @@ def _attributed(
     present_BM = arrays.pop("present")
     output = output_of(task, row.of)
     with torch.no_grad():
-        ours = float(output(model(arrays, present_BM))[0])
+        outputs = model(arrays, present_BM)
+        bare = float(output(outputs)[0])
+    [decoded] = task.decode({key: value.numpy() for key, value in outputs.items()})
+    ours = of_answer.read(row.of, Answer(decoded.value, decoded.probabilities, details=decoded.details))
     if abs(ours - row.quantity) > FAR * max(1.0, abs(row.quantity)):
         raise FuselineError(
             "cannot_rebuild",
             f"the model built from the recipe says {ours:.4g}, its package {row.quantity:.4g}",
-            "were its probabilities calibrated, or a pretrained encoder changed since? leave --gradients out",
+            "did a pretrained encoder change since? leave --gradients out",
             row=row.row,
         )
     found: list[Inside] = []
     notes = list(row.notes)
+    if abs(bare - ours) > TOLERANCE:
+        notes.append(f"gradients are of the probability before it is calibrated, {bare:.3f}")
     unit = 1.0 if row.of.kind == "probability" else abs(row.quantity)
     for name in parser.names:
         value, modality = parsed.values[name], parser.modalities[name]
