@@ -1,10 +1,11 @@
-"""Fuseline from Python: init, pretrain, train, evaluate, predict, index, search, suggest, take_labels, compare,
-compress, ensemble, robustness, tune."""
+"""Fuseline from Python: init, pretrain, train, evaluate, predict, explain, index, search, suggest, take_labels,
+compare, compress, ensemble, robustness, tune."""
 
 from fuseline.api import tuning
 from fuseline.api.answers import batch, evaluate, predict
 from fuseline.api.compression import compress
 from fuseline.api.ensembles import ensemble
+from fuseline.api.explaining import explain
 from fuseline.api.kept import kept_outputs
 from fuseline.api.labelling import suggest, take_labels
 from fuseline.api.pretraining import Pretrained, pretrain
@@ -23,6 +24,7 @@ __all__ = [
     "compress",
     "ensemble",
     "evaluate",
+    "explain",
     "index",
     "init",
     "kept_outputs",

@@ -81,6 +81,7 @@ def _register() -> None:
         drift,
         ensemble,
         evaluate,
+        explain,
         export,
         index,
         init,
@@ -96,8 +97,8 @@ def _register() -> None:
         tune,
     )
 
-    verbs = (init, pretrain, train, evaluate, predict, batch, index, search, suggest, compare, tune, compress, profile)
-    for module in (*verbs, export, ensemble, demo, serve, keys, drift, deploy, cache):
+    verbs = (init, pretrain, train, evaluate, predict, explain, batch, index, search, suggest, compare, tune, compress)
+    for module in (*verbs, profile, export, ensemble, demo, serve, keys, drift, deploy, cache):
         app.command(module.NAME, context_settings=getattr(module, "CONTEXT", None))(verb(module.command))
     app.add_typer(monitor.sub_app, name=monitor.NAME)
 

@@ -52,6 +52,9 @@ def command(
     ] = 1000.0,
     deadline_ms: Annotated[float, typer.Option(min=1, help="longest that a request may take")] = 30_000.0,
     max_rows: Annotated[int, typer.Option(min=1, help="rows of one request")] = 256,
+    max_explain_rows: Annotated[
+        int, typer.Option(min=1, help="answers that one request for explanations may take")
+    ] = 1024,
     max_body_mb: Annotated[float, typer.Option(min=0.01, help="a body, as sent and decompressed")] = 32.0,
     drain_seconds: Annotated[float, typer.Option(min=0, help="how long SIGTERM waits for requests")] = 20.0,
     watch_seconds: Annotated[float, typer.Option(min=0, help="how often replaced packages are looked for")] = 2.0,
@@ -110,6 +113,7 @@ def command(
         objective_ms=objective_ms,
         deadline_ms=deadline_ms,
         max_rows=max_rows,
+        max_explain_rows=max_explain_rows,
         max_body_mb=max_body_mb,
         drain_seconds=drain_seconds,
         watch_seconds=watch_seconds,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from fuseline.tasks import Decoded, Task, task_class
 from fuseline.tasks.decoding import Decoding, Forced, complete, read_decoding
 from fuseline.tasks.generation import Generation
 from fuseline.tasks.sure import MEMBER, Sure, Surety, stated
+
+if TYPE_CHECKING:
+    from fuseline.explain import Explanations
 
 
 @dataclass
@@ -173,6 +176,36 @@ class Predictor:
             parsed = [self.parse(row, root, start + i) for i, row in enumerate(chunk)]
             answers += self.answer(parsed, batch_size)
         return answers
+
+    def explain(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        media: str | Path | None = None,
+        inside: bool | Sequence[str] = False,
+        of: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+        batch_size: int = 32,
+        **options: Any,
+    ) -> Explanations:
+        """Why every row was answered as it was: Shapley values over its inputs, and what their parts did.
+
+        Args:
+            rows: as :meth:`predict` takes them.
+            media: as there.
+            inside: also hide each word, patch, moment, cell or step in turn: of all inputs, or of those named.
+            of: the class or target that is explained; default: the answered class, the first target.
+            changes: column -> another cell: what the answer would be.
+            batch_size: answers computed at once.
+            options: others of :class:`fuseline.explain.Options`.
+
+        Cost: 2^M answers a row of M present inputs (random orders beyond 10), one a part, one a change.
+        """
+        from fuseline.explain import Options, explain_rows  # the one place that looks up a floor: for convenience
+
+        root = MediaRoot(str(media) if media is not None else None)
+        wanted = Options(inside=inside, of=of, changes=changes or {}, **options)
+        return explain_rows(self, rows, wanted, media=root, batch_size=batch_size)
 
     def parse(self, row: Any, media: MediaRoot, place: int) -> Parsed:
         """One caller's row: decoded, or with its error. A key that looks like a misspelt column is one."""

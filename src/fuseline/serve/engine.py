@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Explanation, Options
 from fuseline.runtime import load
 from fuseline.runtime.backend import cpu_quota
 from fuseline.serve.calls import ModelInfo, Row, Wish
@@ -36,6 +37,10 @@ class Engine(Protocol):
     ) -> AsyncGenerator[str | Scored, None]:
         """Write one row's text: its pieces, and at last what `score` would give. Closing it ends the writing. Raises as
         `score` does, and what is wrong with the row."""
+        ...
+
+    async def explain(self, key: Key, rows: Sequence[Row], options: Options, *, deadline: float) -> list[Explanation]:
+        """Explain rows. Raises as `score` does, ``too_large`` and ``unknown_column``."""
         ...
 
     def has(self, key: Key) -> bool:
@@ -88,6 +93,9 @@ class Local:
         self, key: Key, row: Row, wish: Wish, *, deadline: float, seen: bool
     ) -> AsyncGenerator[str | Scored, None]:
         return self._scorer(key).stream(row, wish, deadline=deadline, seen=seen)
+
+    async def explain(self, key: Key, rows: Sequence[Row], options: Options, *, deadline: float) -> list[Explanation]:
+        return await self._scorer(key).explain(rows, options, deadline=deadline)
 
     def _scorer(self, key: Key) -> Scorer:
         scorer = self._scorers.get(key)

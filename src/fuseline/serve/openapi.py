@@ -141,7 +141,7 @@ def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) 
     schemas = out.setdefault("components", {}).setdefault("schemas", {})
     schemas |= {"Failure": FAILURE, "RowError": ROW_ERROR}
     for path in list(out["paths"]):
-        if path.startswith("/v1/models/{model}") and path.endswith(("/predict", "/generate")):
+        if path.startswith("/v1/models/{model}") and path.endswith(("/predict", "/generate", "/explain")):
             del out["paths"][path]
     if not any(writes(info) for info in models):
         out["paths"].pop(CHAT, None)
@@ -151,6 +151,8 @@ def document(base: dict[str, Any], models: list[ModelInfo], settings: Settings) 
             continue
         done.add(info.name)
         out["paths"][f"/v1/models/{info.name}/predict"] = {"post": _predict(info, settings)}
+        if explains(info):
+            out["paths"][f"/v1/models/{info.name}/explain"] = {"post": _explain(info, settings)}
         if writes(info):
             out["paths"][f"/v1/models/{info.name}/generate"] = {"post": _generate(info)}
     if "/search" in out["paths"]:
@@ -202,6 +204,42 @@ def _predict(info: ModelInfo, settings: Settings) -> dict[str, Any]:
             "content": {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}},
         },
         "responses": {"200": {"description": "answers", "content": {"application/json": {"schema": reply}}}},
+    }
+
+
+def explains(info: ModelInfo) -> bool:
+    return info.task not in ("generation", "detection", "retrieval")
+
+
+def _explain(info: ModelInfo, settings: Settings) -> dict[str, Any]:
+    names = {"enum": list(info.inputs)}
+    properties: dict[str, Any] = {
+        "rows": {"type": "array", "items": row_schema(info), "minItems": 1, "maxItems": settings.max_rows},
+        "inside": {"anyOf": [{"type": "boolean"}, {"type": "array", "items": names}], "default": False},
+        "of": {"type": ["string", "null"], "description": "the class or target; default: the answered class"},
+        "changes": {"type": "object", "description": "column -> another cell: what would the answer be"},
+        "grid": {"type": "integer", "minimum": 1, "maximum": 64, "default": 8},
+        "most_parts": {"type": "integer", "minimum": 1, "maximum": 4096, "default": 64},
+    }
+    body = {"type": "object", "properties": properties, "required": ["rows"], "additionalProperties": False}
+    reply = {
+        "type": "object",
+        "description": "docs/explanations.md says it key by key",
+        "properties": {
+            "format": {"const": 1},
+            "model": {"type": "object"},
+            "rows": {"type": "array", "items": {"type": "object"}},
+            "summary": {"type": "object"},
+        },
+        "required": ["format", "model", "rows", "summary"],
+    }
+    return {
+        "tags": ["models"],
+        "summary": f"Why {info.name} answers as it does",
+        "description": f"Takes at most {settings.max_explain_rows} answers of the model a request.",
+        "operationId": f"explain_{info.name}",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {"200": {"description": "explanations", "content": {"application/json": {"schema": reply}}}},
     }
 
 

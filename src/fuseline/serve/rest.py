@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Options
 from fuseline.serve.body import parse_json, read_body
 from fuseline.serve.calls import Call, ModelInfo, Reply, Row
 from fuseline.serve.openai import listed
@@ -45,6 +46,10 @@ def router(service: Service, settings: Settings) -> APIRouter:
     async def predict_version(request: Request, model: str, version: str) -> Response:
         return await _predict(service, settings, request, model, version)
 
+    @routes.post("/v1/models/{model}/explain", summary="Why rows are answered as they are")
+    async def explain(request: Request, model: str) -> Response:
+        return await _explain(service, settings, request, model)
+
     @routes.get("/v1/status", summary="How the service is, for its own page")
     async def status() -> Response:
         return as_json(service.status())
@@ -72,6 +77,43 @@ async def _predict(service: Service, settings: Settings, request: Request, model
     call = replace(call, rows=rows, deadline=deadline, contributions=contributions)
     reply = await while_there(request, service.predict(call))
     return as_json(_answered(reply))
+
+
+async def _explain(service: Service, settings: Settings, request: Request, model: str) -> Response:
+    start = time.monotonic()
+    state = request.scope.get("state", {})
+    call = Call(model, (), state.get("id", ""), None, door="rest", key=state.get("key"))
+    try:
+        info = service.info(model)
+        service.check_room(model)
+        rows, given = await rows_of(request, info, settings, EXPLAIN_OPTIONS)
+        options = explain_options(given, settings)
+        deadline = deadline_of(request.headers.get("x-deadline-ms"), start)
+    except FuselineError as error:
+        service.refused(call, error)
+        raise
+    call = replace(call, rows=rows, deadline=deadline)
+    found = await while_there(request, service.explain(call, options))
+    return as_json(found.model_dump(mode="json"))
+
+
+EXPLAIN_OPTIONS = ("inside", "of", "changes", "grid", "most_parts")
+
+
+def explain_options(given: Mapping[str, Any], settings: Settings) -> Options:
+    """Options of a request. Raises FuselineError ``bad_request``."""
+    inside, of, changes = given.get("inside", False), given.get("of"), given.get("changes", {})
+    if not isinstance(inside, bool) and not (isinstance(inside, list) and all(isinstance(n, str) for n in inside)):
+        raise FuselineError("bad_request", "`inside` is not true, false or a list of inputs")
+    if of is not None and not isinstance(of, str):
+        raise FuselineError("bad_request", "`of` is no text", "a class or a target")
+    if not isinstance(changes, dict):
+        raise FuselineError("bad_request", "`changes` is no object of column and cell")
+    grid, most_parts = given.get("grid", 8), given.get("most_parts", 64)
+    for name, number, most in (("grid", grid, 64), ("most_parts", most_parts, 4096)):
+        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+            raise FuselineError("bad_request", f"`{name}` is no whole number from 1 to {most}")
+    return Options(inside, of, changes, grid, most_parts, settings.max_explain_rows)
 
 
 async def rows_of(

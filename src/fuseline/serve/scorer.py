@@ -6,14 +6,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Explanation, Options
+from fuseline.explain.explainer import Plan, finish, plan_row
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.document import Document
 from fuseline.modalities.image import Image
@@ -83,13 +86,16 @@ class Scorer:
         self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
+    def _start(self) -> None:
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(), name="batches")
+
     async def score(self, rows: Sequence[Row], *, deadline: float, seen: bool = False) -> Scored:
         """Answer every row. A bad row gets its error; its neighbours do not notice.
 
         Raises FuselineError ``deadline`` where a row's turn did not come in time.
         """
-        if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run(), name="batches")
+        self._start()
         tasks = [asyncio.ensure_future(self._row(row, i, deadline)) for i, row in enumerate(rows)]
         try:
             results = await asyncio.gather(*tasks)
@@ -107,6 +113,45 @@ class Scorer:
         )
         if seen:
             out.seen = [self._seen(p, r, a) for (p, r), a in zip(results, out.answers, strict=True)]
+        return out
+
+    async def explain(self, rows: Sequence[Row], options: Options, *, deadline: float) -> list[Explanation]:
+        """Explain every row: its questions go through the same batches as other callers' rows. A bad row says why.
+
+        Raises FuselineError ``too_large`` where the rows take more answers than the settings allow, before any of them
+        is computed; ``deadline``, ``unknown_column``.
+        """
+        options.check(self.predictor.rows)
+        self._start()
+        loop, plans = asyncio.get_running_loop(), list[Plan]()
+        most = self.settings.max_explain_rows
+        for place, row in enumerate(rows):
+            parsed = await loop.run_in_executor(self._decoders, self._decode, row, place, deadline)
+            if parsed.error is not None and parsed.error.code == "deadline":
+                raise parsed.error
+            own = row if isinstance(row, Mapping) else {}
+            ask = partial(plan_row, self.predictor.rows, own, parsed, options, media=NO_FILES, place=place)
+            plans.append(await loop.run_in_executor(self._decoders, ask))
+            asked = sum(len(p.asked) for p in plans)
+            if asked > most:
+                raise FuselineError(
+                    "too_large",
+                    f"these explanations take more than {most} answers",
+                    "ask for fewer rows at once, for the inside of fewer inputs, or for a coarser grid",
+                )
+        out = []
+        for plan in plans:
+            tasks = [asyncio.ensure_future(self._parsed(p, deadline)) for p in plan.asked]
+            try:
+                ran = await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+            answers = [
+                Answer(error=p.error, notes=p.notes) if r is None else r.answer
+                for p, r in zip(plan.asked, ran, strict=True)
+            ]
+            out.append(finish(plan, answers, self.predictor.task))
         return out
 
     async def stream(
@@ -160,15 +205,20 @@ class Scorer:
         finally:
             self._decoding -= 1
             self._wake.set()
+        if parsed.error is not None and parsed.error.code == "deadline":
+            raise parsed.error
+        return parsed, await self._parsed(parsed, deadline)
+
+    async def _parsed(self, parsed: Parsed, deadline: float) -> _Ran | None:
+        """One decoded row's answer; None where it could not be read."""
         if parsed.error is not None:
-            if parsed.error.code == "deadline":
-                raise parsed.error
-            return parsed, None
+            return None
         lengths_M = lengths_of(self.predictor.rows.modalities, parsed.values)
-        item = Item(parsed, lengths_M, deadline, time.monotonic(), loop.create_future())
+        item = Item(parsed, lengths_M, deadline, time.monotonic(), asyncio.get_running_loop().create_future())
         self._waiting.append(item)
         self._wake.set()
-        return parsed, await item.future
+        ran: _Ran = await item.future
+        return ran
 
     def _decode(self, row: Row, place: int, deadline: float) -> Parsed:
         if time.monotonic() > deadline:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Explanations, Options
+from fuseline.explain.summary import summarise
 from fuseline.serve import contributions
 from fuseline.serve.calls import Call, Event, Gauge, ModelInfo, Observer, Reply, RowSeen, Wish
 from fuseline.serve.engine import Engine
@@ -224,6 +226,47 @@ class Service:
         if code != "ok":
             raise _none_readable(errors)
         return reply
+
+    async def explain(self, call: Call, options: Options) -> Explanations:
+        """Say why a call's rows are answered as they are. Raises as :meth:`predict` does, ``cannot_explain`` and
+        ``unknown_column``. Counts as as many waiting rows as it may take answers."""
+        start, version, code = time.monotonic(), "", "ok"
+        try:
+            model = find(self._models, call.model)
+            chosen = model.choose(call.id, call.version)
+            version = chosen.info.version
+            self._admit(model, call, chosen)
+            longest = start + self.settings.deadline_ms / 1e3
+            deadline = longest if call.deadline is None else min(call.deadline, longest)
+            cost = min(self.settings.max_explain_rows, len(call.rows) * 2 ** len(chosen.info.inputs))
+            model.waiting_rows += cost
+            chosen.requests += 1
+            try:
+                async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                    rows = await self.engine.explain((model.name, version), call.rows, options, deadline=deadline)
+            except TimeoutError:
+                raise FuselineError("deadline", "no answer before the request's deadline", "allow more time") from None
+            finally:
+                model.waiting_rows -= cost
+                chosen.requests -= 1
+            errors = [FuselineError.from_dict(r.error) for r in rows if r.error is not None]
+            if len(errors) == len(rows):
+                raise _none_readable(errors)
+            return Explanations(
+                model={"name": model.name, "version": version}, rows=tuple(rows), summary=summarise(rows)
+            )
+        except FuselineError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "cancelled"
+            raise
+        except Exception:
+            log.exception("request %s failed inside", call.id)
+            code = "internal"
+            raise FuselineError("internal", "internal error", "") from None
+        finally:
+            self._ended(Event(call, code, time.monotonic() - start, version=version))
 
     async def write(self, call: Call, wish: Wish) -> AsyncGenerator[str | Reply, None]:
         """Write the text of one row: its pieces as they come, at last the reply. Closing it ends the writing. Raises

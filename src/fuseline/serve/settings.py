@@ -38,6 +38,9 @@ class Settings(Frozen):
     drain_seconds: float = Field(20.0, ge=0, description="how long SIGTERM waits for requests in flight")
 
     max_rows: int = Field(256, ge=1, description="rows of one request")
+    max_explain_rows: int = Field(
+        1024, ge=1, description="answers that one request for explanations may take; each is held decoded meanwhile"
+    )
     max_body_mb: float = Field(32.0, gt=0, description="a request's body, compressed and decompressed")
     max_header_kb: float = Field(16.0, gt=0, description="a request's line and headers")
     max_json_depth: int = Field(16, ge=2, le=100, description="nesting of a JSON body")

@@ -16,6 +16,7 @@ STATUS = {
     "bad_rows": 422,
     "bad_cell": 422,
     "unknown_column": 422,
+    "cannot_explain": 422,
     "unsafe_path": 422,
     "overloaded": 429,
     "rate_limited": 429,

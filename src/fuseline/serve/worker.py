@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Options
 from fuseline.serve import frames
 from fuseline.serve.calls import Wish
 from fuseline.serve.engine import Local
@@ -91,6 +92,11 @@ class _Worker:
                 key = (message["key"][0], message["key"][1])
                 deadline, seen = message["deadline"], message["seen"]
                 return scored_to_dict(await self.engine.score(key, message["rows"], deadline=deadline, seen=seen))
+            case "explain":
+                key = (message["key"][0], message["key"][1])
+                options, deadline = Options(**message["options"]), message["deadline"]
+                found = await self.engine.explain(key, message["rows"], options, deadline=deadline)
+                return [row.model_dump(mode="json") for row in found]
             case "load":
                 info = await self.engine.load(Path(message["path"]), message["name"])
                 return info.to_dict(profile=True)

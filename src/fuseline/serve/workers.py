@@ -12,11 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fuseline.errors import FuselineError
+from fuseline.explain import Explanation, Options
 from fuseline.runtime import Answer
 from fuseline.runtime.backend import cpu_quota
 from fuseline.serve import frames
@@ -239,6 +240,16 @@ class Workers:
         try:
             message = {"do": "score", "key": list(key), "deadline": deadline, "seen": seen}
             return scored_from_dict(await self._ask(child, message, rows))
+        finally:
+            child.rows -= len(rows)
+
+    async def explain(self, key: Key, rows: Sequence[Row], options: Options, *, deadline: float) -> list[Explanation]:
+        child = self._least(key)
+        child.rows += len(rows)
+        try:
+            message = {"do": "explain", "key": list(key), "deadline": deadline, "options": asdict(options)}
+            found = await self._ask(child, message, rows)
+            return [Explanation.model_validate(row) for row in found]
         finally:
             child.rows -= len(rows)
 
