@@ -1,4 +1,4 @@
-"""What `mkdocs build` is told by code (see mkdocs.yml): the page of the command line, and that no page loads from afar."""
+"""What mkdocs.yml has done by code: the page of the command line, and the proof that no page loads from afar."""
 
 from __future__ import annotations
 

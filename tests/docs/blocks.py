@@ -10,6 +10,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,27 +86,33 @@ def commands_of(text: str) -> Iterator[list[str]]:
             yield shlex.split(inner)
 
 
+@cache
+def program() -> Any:
+    """The command line, made once: that takes a third of a second."""
+    return typer.main.get_command(app)
+
+
 def check_command(words: list[str]) -> None:
     """Raises AssertionError where a command names what there is not."""
-    program, rest = words[0], words[1:]
-    if program == "base64":
+    name, rest = words[0], words[1:]
+    if name == "base64":
         return
-    assert program in PROGRAMS, f"no known program: {program}"
-    if program == "torchrun" and "-m" in rest:
+    assert name in PROGRAMS, f"no known program: {name}"
+    if name == "torchrun" and "-m" in rest:
         module = rest[rest.index("-m") + 1 :]
-        program, rest = module[0], module[1:]
-    if program == "fuseline":
+        name, rest = module[0], module[1:]
+    if name == "fuseline":
         check_verb(rest)
-    elif program == "make":
+    elif name == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert set(rest) <= set(targets), f"make has no such target: {rest}"
-    elif program == "pip":
+    elif name == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
             "optional-dependencies"
         ]
         for named in re.findall(r"(?:fuseline|\.)\[([a-z,]+)\]", " ".join(rest)):
             assert set(named.split(",")) <= set(extras), f"no such extra: {named}"
-    elif program == "python" and rest and rest[0].endswith(".py"):
+    elif name == "python" and rest and rest[0].endswith(".py"):
         script = ROOT / rest[0]
         assert script.is_file(), f"no such file: {rest[0]}"
         text = script.read_text(encoding="utf-8")
@@ -115,7 +122,7 @@ def check_command(words: list[str]) -> None:
 
 def check_verb(words: list[str]) -> None:
     """Words after `fuseline`, read by the real command line: verbs, options, and the kinds of their values."""
-    command, name, rest = typer.main.get_command(app), "fuseline", list(words)
+    command, name, rest = program(), "fuseline", list(words)
     while (verbs := getattr(command, "commands", None)) and rest and not rest[0].startswith("-"):
         assert rest[0] in verbs, f"{name} has no verb {rest[0]!r}"
         command, name, rest = verbs[rest[0]], f"{name} {rest[0]}", rest[1:]
@@ -138,7 +145,7 @@ def inline_commands(page: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def check_inline(command: str, options: list[str]) -> None:
-    node, words = typer.main.get_command(app), command.split()[1:]
+    node, words = program(), command.split()[1:]
     while (verbs := getattr(node, "commands", None)) and words and not words[0].startswith("-"):
         assert words[0] in verbs, f"no verb {words[0]!r} in `{command}`"
         node, words = verbs[words[0]], words[1:]

@@ -1,7 +1,7 @@
 """Blocks of Python and shell are run, page by page, in the world that docs/start.md makes.
 
-The page's own commands make the table, draft the recipe and train; only the drafted model is made smaller (small encoders,
-two epochs). What takes long is done once: a later command to train the same table gets a copy of that run.
+The page's own commands make the table, draft the recipe and train; only the drafted model is made smaller (small
+encoders, two epochs). What takes long is done once: a later command to train the same table gets a copy of that run.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from typing import Any
 
 import polars as pl
 import pytest
-import typer
-from docs.blocks import BLOCKS, ROOT, Block, commands_of
+from docs.blocks import BLOCKS, ROOT, Block, commands_of, program
 
 from fuseline import api
 from fuseline.api import Run
-from fuseline.cli import app
 
 START = ROOT / "docs" / "start.md"
 RUN = [block for block in BLOCKS if block.language in ("python", "sh") and block.reason is None]
@@ -77,7 +75,7 @@ def run_command(words: list[str]) -> None:
     if words[0] == "pip":
         return  # installed already, and the name of the extra is checked elsewhere
     assert words[0] == "fuseline", f"cannot run {words[0]}"
-    status = typer.main.get_command(app).main(words[1:], prog_name="fuseline", standalone_mode=False)
+    status = program().main(words[1:], prog_name="fuseline", standalone_mode=False)
     assert not status, f"{' '.join(words)}: status {status}"
 
 
