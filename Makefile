@@ -37,7 +37,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## make a clinic, learn it, evaluate, package, predict (minutes; its data is made)
 	$(VENV)/bin/fuseline demo
 
-test: lint unit no-torch ## lint, all tests, and the tests without torch
+test: lint docs unit no-torch ## lint, the documentation, all tests, and the tests without torch
 	@echo "tests: $$(tail -n 1 build/unit.log)"
 	@echo "tests without torch: $$(tail -n 1 build/no-torch.log)"
 	@echo "tests of serving without torch: $$(tail -n 1 build/no-torch-serve.log)"
@@ -70,8 +70,10 @@ $(SERVE)/.ready: pyproject.toml constraints.txt $(SOURCES)
 bench: setup ## training and prediction speed against bare loops (serving: see benchmarks/serve_*.py)
 	$(VENV)/bin/python benchmarks/speed.py
 
-docs: setup ## write docs/recipe.md from the recipe's own field descriptions
+docs: setup ## write docs/recipe.md, then the whole site into build/site (no network; a broken link ends it)
 	$(VENV)/bin/python tools/docs_recipe.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+	@echo "wrote build/site/index.html"
 
 clean: ## remove what make made
 	rm -rf build $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
