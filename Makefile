@@ -16,7 +16,7 @@ export FUSELINE_TEST_PACKAGE := $(CURDIR)/build/tiny.fuse
 ONE_THREAD := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 PIP := pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test unit lint no-torch bench docs clean
+.PHONY: help setup demo test test-all slow unit lint no-torch bench docs clean
 
 help: ## what can be done here
 	@echo "Fuseline: one model from a table of text, pictures, sounds, numbers and categories."
@@ -37,14 +37,22 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## make a clinic, learn it, evaluate, package, predict (minutes; its data is made)
 	$(VENV)/bin/fuseline demo
 
-test: lint docs unit no-torch ## lint, the documentation, all tests, and the tests without torch
+test: lint docs unit no-torch ## lint, the documentation, the tests but the slow ones, the tests without torch
 	@echo "tests: $$(tail -n 1 build/unit.log)"
 	@echo "tests without torch: $$(tail -n 1 build/no-torch.log)"
 	@echo "tests of serving without torch: $$(tail -n 1 build/no-torch-serve.log)"
 
+PYTEST := $(ONE_THREAD) $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+
 unit: setup
 	mkdir -p build && rm -rf $(FUSELINE_TEST_PACKAGE)
-	$(ONE_THREAD) $(VENV)/bin/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 10 | tee build/unit.log
+	$(PYTEST) -m "not slow" --durations 10 | tee build/unit.log
+
+slow: setup ## the tests of tests/slow.txt: each costs much, and a cheaper one covers its code
+	mkdir -p build
+	$(PYTEST) -m slow --durations 10 | tee build/slow.log
+
+test-all: test slow ## everything
 
 lint: setup ## ruff, mypy, and who may import whom
 	$(VENV)/bin/ruff check .

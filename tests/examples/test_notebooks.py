@@ -18,7 +18,6 @@ def test_there_is_one_for_every_system() -> None:
     assert {p.parent.name for p in NOTEBOOKS} == systems
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mpl.use("Agg")
