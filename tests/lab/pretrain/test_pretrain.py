@@ -28,7 +28,6 @@ from fuseline.lab.tokens import Tokens
 from fuseline.lab.training.callbacks import Keeper
 from fuseline.recipe import PretrainSpec, load_recipe, parse_recipe
 
-
 SHORT = {**signal.RECIPE, "pretrain": {"epochs": 2, "batch_size": 32, "dim": 8}}
 
 
@@ -94,6 +93,7 @@ def test_what_hidden_tokens_were_made_of_is_gone() -> None:
     assert hide(Named("video"), frames, hidden_BT)["frames"] is frames["frames"]  # type: ignore[arg-type]
 
 
+@torch.no_grad()
 def test_the_contrast_is_info_nce_of_each_pair_without_equal_rows() -> None:
     contrast = Contrast(("a", "b", "c"), PretrainSpec(temperature=0.5, dim=4), 8)
     vectors_BME = F.normalize(torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1)), dim=2)
@@ -241,7 +241,11 @@ def test_what_does_not_fit_is_told_and_nothing_that_fits_is_an_error(learned: Pa
     for inputs in ({"vitals": wider}, {"text": {**signal.RECIPE["inputs"]["note"], "column": "note"}}):
         with pytest.raises(FuselineError, match="no input of"):
             api.train(
-                {**recipe, "inputs": inputs}, table=signal.signal_table(60), out=tmp_path / "x", init=learned, quiet=True
+                {**recipe, "inputs": inputs},
+                table=signal.signal_table(60),
+                out=tmp_path / "x",
+                init=learned,
+                quiet=True,
             )
 
 
