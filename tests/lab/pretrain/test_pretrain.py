@@ -15,8 +15,10 @@ import shared_signal as signal
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 from fuseline import api
+from fuseline.cli.app import app
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.pretrain import run as module
@@ -54,6 +56,17 @@ def test_a_linear_probe_on_pretrained_encoders_beats_one_on_random_ones(learned:
     assert held["masked.vitals"] < 0.8 < first["masked.vitals"]
     assert (learned / "curve.svg").stat().st_size > 1000
     assert (learned / "history.csv").read_text().startswith("interval,step")
+
+
+def test_the_verb_shows_what_was_learned_and_goes_on_where_nothing_is_left(learned: Path, tmp_path: Path) -> None:
+    before = (learned / "weights.safetensors").stat().st_mtime_ns
+    result = CliRunner().invoke(app, ["pretrain", "--resume", str(learned), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "recall_at_1.note.vitals" in result.output
+    assert "by lot" in result.output
+    assert (learned / "weights.safetensors").stat().st_mtime_ns == before
+    for words in ([], ["--resume", str(tmp_path)], ["x.yaml", "--resume", str(learned)]):
+        assert CliRunner().invoke(app, ["pretrain", *words]).exit_code == 2
 
 
 def test_hidden_tokens_are_a_share_and_never_all() -> None:
