@@ -1,6 +1,6 @@
-"""`stamps`, target `category`, from picture and description with encoders from scratch, when a tenth of the training rows
-has a label: from random weights, against weights pretrained on all training rows without their labels. The same splits,
-the same labelled rows. Test rows are not seen by the pretraining either.
+"""`stamps`, target `category`, from picture and description with encoders from scratch, when a tenth of the training
+rows has a label: from random weights, against weights pretrained on all training rows without their labels. The same
+splits, the same labelled rows. Test rows are not seen by the pretraining either.
 
     python benchmarks/pretrained.py --seeds 2
 """

@@ -83,6 +83,8 @@ def pretrain(
             raise FuselineError("bad_usage", "resume goes on with a pretraining as it was", "leave the recipe away")
         folder = Path(resume)
         progress = Progress.open(folder)
+        if progress.data.get("stage") == "done":
+            return Pretrained(folder)
         recipe = load_recipe(folder / "recipe.yaml")
         given = table if table is not None else progress.data.get("table")
         if given is None:

@@ -15,8 +15,10 @@ import shared_signal as signal
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import load_file
+from typer.testing import CliRunner
 
 from fuseline import api
+from fuseline.cli.app import app
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 from fuseline.lab.pretrain import run as module
@@ -27,7 +29,6 @@ from fuseline.lab.pretrain.rows import unlabelled_split
 from fuseline.lab.tokens import Tokens
 from fuseline.lab.training.callbacks import Keeper
 from fuseline.recipe import PretrainSpec, load_recipe, parse_recipe
-
 
 SHORT = {**signal.RECIPE, "pretrain": {"epochs": 2, "batch_size": 32, "dim": 8}}
 
@@ -55,6 +56,17 @@ def test_a_linear_probe_on_pretrained_encoders_beats_one_on_random_ones(learned:
     assert held["masked.vitals"] < 0.8 < first["masked.vitals"]
     assert (learned / "curve.svg").stat().st_size > 1000
     assert (learned / "history.csv").read_text().startswith("interval,step")
+
+
+def test_the_verb_shows_what_was_learned_and_goes_on_where_nothing_is_left(learned: Path, tmp_path: Path) -> None:
+    before = (learned / "weights.safetensors").stat().st_mtime_ns
+    result = CliRunner().invoke(app, ["pretrain", "--resume", str(learned), "--quiet"])
+    assert result.exit_code == 0, result.output
+    assert "recall_at_1.note.vitals" in result.output
+    assert "by lot" in result.output
+    assert (learned / "weights.safetensors").stat().st_mtime_ns == before
+    for words in ([], ["--resume", str(tmp_path)], ["x.yaml", "--resume", str(learned)]):
+        assert CliRunner().invoke(app, ["pretrain", *words]).exit_code == 2
 
 
 def test_hidden_tokens_are_a_share_and_never_all() -> None:
@@ -94,6 +106,7 @@ def test_what_hidden_tokens_were_made_of_is_gone() -> None:
     assert hide(Named("video"), frames, hidden_BT)["frames"] is frames["frames"]  # type: ignore[arg-type]
 
 
+@torch.no_grad()
 def test_the_contrast_is_info_nce_of_each_pair_without_equal_rows() -> None:
     contrast = Contrast(("a", "b", "c"), PretrainSpec(temperature=0.5, dim=4), 8)
     vectors_BME = F.normalize(torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1)), dim=2)
@@ -241,7 +254,11 @@ def test_what_does_not_fit_is_told_and_nothing_that_fits_is_an_error(learned: Pa
     for inputs in ({"vitals": wider}, {"text": {**signal.RECIPE["inputs"]["note"], "column": "note"}}):
         with pytest.raises(FuselineError, match="no input of"):
             api.train(
-                {**recipe, "inputs": inputs}, table=signal.signal_table(60), out=tmp_path / "x", init=learned, quiet=True
+                {**recipe, "inputs": inputs},
+                table=signal.signal_table(60),
+                out=tmp_path / "x",
+                init=learned,
+                quiet=True,
             )
 
 
