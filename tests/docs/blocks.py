@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 LANGUAGES = {"python", "sh", "yaml", "json", "text", "promql"}
 PROGRAMS = {"fuseline", "pip", "make", "python", "torchrun", "curl", "docker", "kubectl", "printf", "promtool"}
+PROGRAMS |= {"tensorboard", "mlflow"}
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>[^`]*)$")
 COMMENT = re.compile(r"^ *<!-- not run: *(?P<reason>.*?) *-->$")
 INLINE = re.compile(r"(?<!`)`(fuseline [a-z][^`]*)`(?!`)")
@@ -94,6 +95,8 @@ def program() -> Any:
 
 def check_command(words: list[str]) -> None:
     """Raises AssertionError where a command names what there is not."""
+    while re.match(r"[A-Z_]+=", words[0]):  # a variable for this command alone
+        words = words[1:]
     name, rest = words[0], words[1:]
     if name == "base64":
         return

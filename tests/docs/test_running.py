@@ -22,7 +22,15 @@ from fuseline.api import Run
 START = ROOT / "docs" / "start.md"
 RUN = [block for block in BLOCKS if block.language in ("python", "sh") and block.reason is None]
 OTHERS = list(dict.fromkeys(block.page for block in RUN if block.page != START))
-SMALL = "training: {epochs: 2, loggers: []}\nevaluation: {bootstrap: 20}\n"
+SMALL = """
+fusion: {kind: sum, width: 32}
+training: {epochs: 2, loggers: []}
+evaluation: {bootstrap: 20, parts: [test]}
+"""
+SIZES = {
+    "image": "    encoder: {kind: small, size: 32}",
+    "text": "    max_length: 16\n    vocab_size: 300\n    encoder: {kind: small, width: 32, layers: 1}",
+}
 HINT = "mend it, or write `<!-- not run: reason -->` in the line before"
 
 
@@ -34,8 +42,10 @@ def small() -> Iterator[None]:
     draft = sources.draft_recipe
 
     def smaller(*args: Any, **kwargs: Any) -> str:
-        small = "modality: image\n    encoder: {kind: small, size: 32}"
-        return draft(*args, **kwargs).replace("modality: image", small) + SMALL
+        text = draft(*args, **kwargs)
+        for modality, options in SIZES.items():
+            text = text.replace(f"modality: {modality}\n", f"modality: {modality}\n{options}\n")
+        return text + SMALL
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fuseline.lab.build._installed", lambda module: False)  # no pretrained encoders
@@ -96,7 +106,7 @@ def test_a_page_runs(page: Path, world: Path, tmp_path: Path, monkeypatch: pytes
     def train_again(*args: Any, **kwargs: Any) -> Run:
         given = trained.bind(*args, **kwargs).arguments
         assert Path(given["source"]).is_file(), f"there is no {given['source']}"
-        out = Path(given.get("out") or "runs/again")
+        out = Path(given.get("out") or f"runs/again-{len(list(Path('runs').iterdir()))}")
         shutil.copytree("runs/visits", out)
         return Run(out)
 
