@@ -178,6 +178,8 @@ def page() -> str:
     lines += section("training.adversarial", recipe.AdversarialSpec, "See docs/robustness.md.", 3)
     lines += section("training.adversarial.radii, evaluation.radii", recipe.Radii, first_paragraph(recipe.Radii), 3)
     lines += section("evaluation", recipe.EvaluationSpec)
+    lines += section("evaluation.conformal", recipe.ConformalSpec, first_paragraph(recipe.ConformalSpec), 3)
+    lines += section("evaluation.abstain", recipe.AbstainSpec, first_paragraph(recipe.AbstainSpec), 3)
     return "\n".join(lines) + "\n"
 
 
