@@ -14,7 +14,8 @@ import argparse
 import json
 import statistics
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,15 @@ def chest_xray() -> tuple[dict[str, Any], Table, list[Split]]:
 def speech_emotion() -> tuple[dict[str, Any], Table, list[Split]]:
     from speech_emotion import BASE, INPUTS
 
-    # Hiding inputs while training, else no set but the whole one would be worth a look; half of the epochs of the
-    # benchmark of its name.
+    # Hiding inputs while training, else no set but the whole one would be worth a look. Less sound and fewer epochs
+    # than in the benchmark of its name: what is checked here is what is promised of a model, not the model.
+    sound = {**INPUTS["audio"], "max_seconds": 2.0, "sample_rate": 8000}
     recipe = {
         **BASE,
-        "inputs": INPUTS,
+        "inputs": {**INPUTS, "audio": sound},
         "split": {"kind": "group", "group": "actor"},
         "fusion": {"kind": "concat", "modality_dropout": 0.2},
-        "training": {**BASE["training"], "epochs": 20},
+        "training": {**BASE["training"], "epochs": 8},
     }
     table = Table.open(DATA / "speech-emotion" / "table.csv")
     held = np.array([int(str(a)) % 24 >= 12 for a in table.column("actor")])  # 12 of the 24 actors
@@ -70,7 +72,7 @@ def air_quality() -> tuple[dict[str, Any], Table, list[Split]]:
 
     small = {"kind": "small", "width": 32, "layers": 1}
     recipe = {
-        "table": {"path": str(PATH), "windows": {**WINDOWS, "stride": 3}},
+        "table": {"path": str(PATH), "windows": {**WINDOWS, "stride": 6}},
         "inputs": {
             "pm": {"modality": "timeseries", "column": "pm2.5", "encoder": small},
             "weather": {"modality": "timeseries", "encoder": {**small, "patch": 6}},
@@ -79,7 +81,7 @@ def air_quality() -> tuple[dict[str, Any], Table, list[Split]]:
         "task": {"kind": "forecast", "target": "pm2.5@next", "season": 24},
         "split": {"kind": "time", "time": "time", "val_from": "2013-01-01", "test_from": "2013-01-01"},
         "fusion": {"kind": "concat", "width": 32, "modality_dropout": 0.2},
-        "training": {"epochs": 4, "batch_size": 128, "precision": "float32", "loggers": []},
+        "training": {"epochs": 3, "batch_size": 64, "precision": "float32", "loggers": []},
     }
     table = open_table(PATH, parse_recipe(recipe).table)
     year = table.take(np.arange(table.n_rows), ["time"])["time"].dt.year().to_numpy()
@@ -89,25 +91,32 @@ def air_quality() -> tuple[dict[str, Any], Table, list[Split]]:
 TABLES = {"chest-xray": chest_xray, "speech-emotion": speech_emotion, "air-quality": air_quality}
 
 
-def held_out(name: str, keep: Path | None) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
+def held_out(name: str, keep: Path | None, folds: int = 5) -> tuple[Any, tuple[str, ...], Outputs, np.ndarray]:
     """The task, the inputs, what is said of held-out rows, and their groups (patient, actor, or month of the
     window)."""
     recipe, table, splits = TABLES[name]()
     spec, speak = parse_recipe(recipe), voice("quiet")
     cache = open_cache(spec.training)
     parts: list[Outputs] = []
-    for i, split in enumerate(splits):
+    for i, split in enumerate(splits[:folds]):
         path = None if keep is None else keep / f"{name}-{i}.npz"
         if path is not None and path.exists():
             parts.append(read(path))
             continue
-        with tempfile.TemporaryDirectory() as folder:
+        with _folder(path) as folder:
             prepared = prepare(spec, table, folder=Path(folder), voice=speak, cache=cache, split=split)
             torch.manual_seed(spec.training.seed)
             model = build_model(spec, prepared.plans, prepared.parser.modalities, prepared.task)
             loop.begin(prepared, model)
             loop.keep_frozen(prepared, model, speak)
-            loop.fit(prepared, model, Path(folder), speak, resume=False, precision="float32")
+            loop.fit(
+                prepared,
+                model,
+                Path(folder),
+                speak,
+                resume=(Path(folder) / "checkpoints" / "last").exists(),
+                precision="float32",
+            )
             rows = prepared.rows("test")
             if len(rows) > MOST_ROWS:
                 rows = np.sort(np.random.default_rng(0).choice(rows, MOST_ROWS, replace=False))
@@ -133,6 +142,17 @@ def held_out(name: str, keep: Path | None) -> tuple[Any, tuple[str, ...], Output
     else:
         groups = np.array([str(v) for v in table.take(outputs.rows, [spec.split.group or ""])[spec.split.group or ""]])
     return prepared.task, prepared.parser.names, outputs, groups
+
+
+@contextmanager
+def _folder(path: Path | None) -> Iterator[str]:
+    """Of one training: kept beside what comes of it, so that one that was killed goes on."""
+    if path is None:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+        return
+    path.with_suffix("").mkdir(parents=True, exist_ok=True)
+    yield str(path.with_suffix(""))
 
 
 def write(path: Path, outputs: Outputs) -> None:
@@ -271,11 +291,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(TABLES))
     parser.add_argument("--keep", type=Path, help="folder of what is said of held-out rows: trained once, used again")
+    parser.add_argument("--folds", type=int, default=5, help="chest-xray: how many of its five are trained")
     parser.add_argument("--out")
     args = parser.parse_args()
     results = []
     for name in [args.only] if args.only else TABLES:
-        results.append(measure(name, held_out(name, args.keep)))
+        results.append(measure(name, held_out(name, args.keep, args.folds)))
         one = results[-1]
         print(f"\n### {name}, {one['rows']} held-out rows, {machine()}")
         for kind, rows in one["coverage"].items():

@@ -181,6 +181,8 @@ def page() -> str:
     lines += section("training.adversarial.radii, evaluation.radii", recipe.Radii, first_paragraph(recipe.Radii), 3)
     lines += section("training.unlabelled", recipe.UnlabelledSpec, "See docs/semi-supervised.md.", 3)
     lines += section("evaluation", recipe.EvaluationSpec)
+    lines += section("evaluation.conformal", recipe.ConformalSpec, first_paragraph(recipe.ConformalSpec), 3)
+    lines += section("evaluation.abstain", recipe.AbstainSpec, first_paragraph(recipe.AbstainSpec), 3)
     lines += section("pretrain", recipe.PretrainSpec, first_paragraph(recipe.PretrainSpec))
     return "\n".join(lines) + "\n"
 
