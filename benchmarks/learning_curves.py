@@ -31,8 +31,9 @@ from fuseline import api
 from fuseline.data.split import Split
 from fuseline.data.table import Table
 from fuseline.lab.training.cache import Cache
+from fuseline.lab.training.disk.where import open_cache
 from fuseline.lab.training.prepare import split_rows
-from fuseline.recipe import Recipe, parse_recipe
+from fuseline.recipe import Recipe, TrainingSpec, parse_recipe
 
 STUDENT_T = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 """runs -> 97.5 % quantile of Student's t with one degree of freedom less"""
@@ -226,7 +227,7 @@ def main() -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in log.read_text().splitlines() if line] if log.exists() else []
     name = args.table.removesuffix("-frozen")
-    table, keep = Table.open(DATA / name / "table.csv"), Cache(1024)
+    table, keep = Table.open(DATA / name / "table.csv"), open_cache(TrainingSpec(cache_mb=1024))
     for seed in range(args.seeds):
         for share in shares:
             for method in methods:

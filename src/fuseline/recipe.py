@@ -181,7 +181,7 @@ class UnlabelledSpec(Frozen):
     weight: float = Field(1.0, gt=0, description="of their loss, beside that of the rows with a target")
     ramp: float = Field(0.3, ge=0, le=1, description="share of all steps in which that weight rises")
     threshold: Literal["auto"] | float = Field(
-        "auto",
+        0.95,
         description="classes: how sure the teacher must be of a row, from 0 to 1; auto: as sure as it is on average, "
         "less for classes that it says rarely",
     )

@@ -163,7 +163,9 @@ def test_numbers_and_several_labels_learn_too(tmp_path: Path) -> None:
     two = api.train(data, table=frame, out=tmp_path / "b", quiet=True)
     assert set(two.record["unlabelled"]["pseudo_labels"]) <= {"ill", "no", "old"}
     with pytest.raises(FuselineError, match=r"unlabelled\.threshold"):
-        api.train(recipe(None, unlabelled={}, task=many), table=frame, out=tmp_path / "c", quiet=True)
+        api.train(
+            recipe(None, unlabelled={"threshold": "auto"}, task=many), table=frame, out=tmp_path / "c", quiet=True
+        )
 
 
 def test_a_file_of_unlabelled_rows(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_an_input_that_no_labelled_row_has_is_learned_from_the_others(tmp_path: 
     truth = np.arange(200) % 2
     inputs = {n: {"modality": "tabular", "columns": {n: "number"}} for n in ("first", "second")}
     right = {}
-    for name, unlabelled in (("without", None), ("with", {"drop": 0.5})):
+    for name, unlabelled in (("without", None), ("with", {"drop": 0.5, "threshold": "auto"})):
         data = recipe(
             None,
             unlabelled=unlabelled,
