@@ -138,9 +138,9 @@ def truth(folder: Path, count: int) -> list[dict[str, Any]]:
             {
                 "input": name,
                 "shares": len(a),
-                "mean |share|, model": f"{np.abs(a).mean():.3f}",
-                "mean |share|, judge": f"{np.abs(b).mean():.3f}",
-                "mean |difference|": mean(np.abs(a - b)),
+                "mean size, model": f"{np.abs(a).mean():.3f}",
+                "mean size, judge": f"{np.abs(b).mean():.3f}",
+                "mean difference": mean(np.abs(a - b)),
                 "correlation": f"{np.corrcoef(a, b)[0, 1]:.3f}",
             }
         )

@@ -187,7 +187,7 @@ def _inside(of: Quantity, part: Inside, value: Any, stretched: bool, least: floa
     unit = " points" if of.kind == "probability" else ""
     title = f"<h3>Inside {say(part.input, 60)}: {PLURALS.get(part.unit, part.unit + 's')}</h3>"
     how = part.hidden if part.method == "occlusion" else "integrated gradients: " + part.hidden
-    note = f"{say(how[:1].upper() + how[1:])}; the full colour is {change(of, most).lstrip('+')}{unit}."
+    note = f"{say(how[:1].upper() + how[1:])}; full scale is {change(of, most).lstrip('+')}{unit}."
     drawn = _drawn(of, part, value, numbers, most, stretched)
     return f'<div class="part">{title}{drawn}<p class="quiet">{note}</p></div>'
 
