@@ -82,15 +82,19 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 def ask(url: str, model: str, rows: Sequence[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
     """Answers of a model that is served. Raises FuselineError with the server's own code and words."""
+    answers: list[dict[str, Any]] = post(f"{url}/v1/models/{model}/predict", {"rows": list(rows), **more})["answers"]
+    return answers
+
+
+def post(url: str, body: dict[str, Any], *, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+    """JSON to JSON. Raises FuselineError with the server's own code and words, or ``not_ready``."""
     request = urllib.request.Request(
-        f"{url}/v1/models/{model}/predict",
-        data=json.dumps({"rows": list(rows), **more}).encode(),
-        headers={"content-type": "application/json"},
+        url, data=json.dumps(body).encode(), headers={"content-type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
-            answers: list[dict[str, Any]] = json.load(response)["answers"]
-            return answers
+        with urllib.request.urlopen(request, timeout=seconds) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
     except urllib.error.HTTPError as error:
         told = json.loads(error.read() or b"{}")
         raise FuselineError(told.get("code", "internal"), told.get("error", str(error)), told.get("hint", "")) from None

@@ -369,6 +369,9 @@ class Recipe(Frozen):
         None,
         description="a folder of `fuseline pretrain` to begin from, relative to the recipe; see docs/pretraining.md",
     )
+    notice: str | None = Field(
+        None, max_length=2000, description="said first in the model card: what the model is not for, for example"
+    )
 
     @field_validator("fusion", mode="before")
     @classmethod

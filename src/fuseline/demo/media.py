@@ -6,7 +6,7 @@ Dimensions: S samples of a waveform.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
@@ -18,7 +18,25 @@ SIZE = 64
 RATE = 8000
 
 
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels of the drawing"""
+
+
+class Drawing(NamedTuple):
+    """A picture and where its parts were drawn."""
+
+    image: Image.Image
+    lungs: tuple[Box, Box]
+    """the one on the picture's left first"""
+    cloud: Box | None
+
+
 def picture(signs: Collection[str], body: tuple[float, float], rng: Generator) -> Image.Image:
+    """See :func:`drawing`."""
+    return drawing(signs, body, rng).image
+
+
+def drawing(signs: Collection[str], body: tuple[float, float], rng: Generator) -> Drawing:
     """A chest-like drawing, 8-bit grey, SIZE x SIZE. `cloud`: one blurred bright patch in a lung. `lines`: streaks.
 
     Args:
@@ -29,7 +47,8 @@ def picture(signs: Collection[str], body: tuple[float, float], rng: Generator) -
     wide, high = body
     image = Image.new("L", (SIZE, SIZE), int(rng.integers(135, 160)))
     draw = ImageDraw.Draw(image)
-    lungs = []
+    lungs: list[tuple[float, float]] = []
+    cloud = None
     for side in (-1, 1):
         x = SIZE / 2 + side * 15 * wide + rng.normal(0, 1)
         y = SIZE / 2 + rng.normal(0, 1.5)
@@ -45,10 +64,12 @@ def picture(signs: Collection[str], body: tuple[float, float], rng: Generator) -
         x, y = lungs[int(rng.integers(2))]
         x, y, r = x + rng.normal(0, 2), y + rng.uniform(-11, 11), rng.uniform(7, 9)
         patch = Image.new("L", (SIZE, SIZE), 0)
-        ImageDraw.Draw(patch).ellipse((x - r, y - r, x + r, y + r), fill=255)
+        cloud = (x - r, y - r, x + r, y + r)
+        ImageDraw.Draw(patch).ellipse(cloud, fill=255)
         image.paste(215, (0, 0), patch.filter(ImageFilter.GaussianBlur(2)))
     noisy = np.asarray(image, dtype=np.float64) + rng.normal(0, 8, (SIZE, SIZE))
-    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+    left, right = ((x - 11 * wide, y - 22 * high, x + 11 * wide, y + 22 * high) for x, y in lungs)
+    return Drawing(Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)), (left, right), cloud)
 
 
 def sound(signs: Collection[str], rng: Generator) -> Array:

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+NOTICE = "> **Notice.** "
 
-def model_card(name: str, run: Mapping[str, Any], metrics: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
+
+def model_card(
+    name: str,
+    run: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    parity: Mapping[str, Any],
+    notice: str | None = None,
+) -> str:
+    """Markdown. `notice`: the recipe's own words."""
     part = "test" if "test" in metrics.get("parts", {}) else "val"
     scores = metrics.get("parts", {}).get(part)
-    lines = [f"# {name}", "", f"A fused {metrics.get('task', '')} model written by fuseline.", "", "## Reads", ""]
+    lines = [f"# {name}", ""]
+    if notice:
+        lines += [NOTICE + " ".join(notice.split()), ""]
+    lines += [f"A fused {metrics.get('task', '')} model written by fuseline.", "", "## Reads", ""]
     for item in run["inputs"]:
         lines.append(
             f"- `{item['name']}` ({item['modality']}: {', '.join(item['columns'])}), encoder {item['encoder']}, "
@@ -190,6 +202,7 @@ def compressed_card(
     lines = [
         f"# {name}, compressed",
         "",
+        *(part for line in before.splitlines() if line.startswith(NOTICE) for part in (line, "")),
         f"Made from {parent.get('name', name)}, version {parent.get('version', 'unknown')}: {chosen['words']}.",
         "",
         f"- size: {chosen['size_bytes'] / 1e6:.1f} MB",

@@ -92,7 +92,7 @@ def export_package(
                     "parity.json": finite(parity),
                     **extra,
                 },
-                card=model_card(name, run, metrics, parity),
+                card=model_card(name, run, metrics, parity, recipe.notice),
                 fuseline_version=fuseline.__version__,
             )
 

@@ -1,0 +1,3 @@
+from examples.clinic.run import main
+
+main()

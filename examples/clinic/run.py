@@ -1,0 +1,142 @@
+"""From an empty folder to a served, watched model of a clinic. See `python -m examples.clinic --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import uvicorn
+import yaml
+
+import fuseline
+from examples.clinic.app import Clinic, make_app
+from examples.clinic.cases import CASES, Cases
+from examples.clinic.data import TABLE, bring
+from examples.clinic.measure import measure
+from examples.clinic.server import EXPLAIN_SECONDS, NEAREST, Server
+from examples.stages import Stages, model_server
+from fuseline import FuselineError
+
+HERE = Path(__file__).parent
+NAME = "clinic"
+TRAIN = "train.csv"
+EXPLAINED = "1024"
+"""most answers of a request for an explanation"""
+
+
+def recipe_of(folder: Path, told: dict[str, Any], *, epochs: int | None = None, small: bool = False) -> Path:
+    """The system's own recipe with the folder's paths and columns in it; written beside the data, to be read.
+
+    `told`: what :func:`data.bring` gave. `small`: encoders from scratch, of little pictures, for a quick look.
+    """
+    recipe = yaml.safe_load((HERE / "clinic.yaml").read_text(encoding="utf-8"))
+    path = (folder / "data" / TABLE).resolve()
+    recipe["table"]["path"] = str(path)
+    there = pl.read_csv(path, n_rows=0).columns
+    for spec in recipe["inputs"].values():
+        if "columns" in spec:
+            spec["columns"] = {c: kind for c, kind in spec["columns"].items() if c in there}
+    for task in ("finding", "severity"):
+        recipe["task"]["tasks"][task]["target"] = told[task]
+    if small:
+        recipe["inputs"]["xray"]["encoder"] = {"kind": "small", "size": 64}
+        recipe["inputs"]["report"]["encoder"] = {"kind": "small", "width": 32}
+    if epochs is not None:
+        recipe["training"]["epochs"] = epochs
+    out = folder / "clinic.yaml"
+    out.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return out
+
+
+def train(folder: Path, told: dict[str, Any], *, epochs: int | None, quiet: bool) -> dict[str, Any]:
+    out = folder / "runs" / NAME
+    if (out / "run.json").exists():  # stopped on the way: go on, with what it has
+        run = fuseline.resume(out, quiet=quiet)
+    else:
+        run = fuseline.train(recipe_of(folder, told, epochs=epochs), out=out, quiet=quiet)
+    metrics = run.metrics["parts"]["test"]["metrics"]
+    return {k: m["value"] for k, m in metrics.items()}
+
+
+def remember(folder: Path, *, quiet: bool) -> dict[str, int]:
+    """An index of the training rows, for the nearest cases. It belongs beside the model, not into it: it names
+    patients' pictures."""
+    held_out = pl.read_parquet(folder / "runs" / NAME / "predictions.parquet", columns=["row"])["row"]
+    table = pl.read_csv(folder / "data" / TABLE, infer_schema_length=None).with_row_index("row")
+    train = folder / "data" / TRAIN
+    table.filter(~pl.col("row").cast(pl.Int64).is_in(held_out.to_list())).write_csv(train)
+    return fuseline.index(folder / "runs" / NAME, train, folder / "nearest", id="row", keep=["row"], quiet=quiet)
+
+
+def watch_files(folder: Path, *, model_port: int, port: int) -> list[str]:
+    """The monitoring stack of the model server, with the clinic's own rules and figures in it."""
+    target = folder / "monitoring"
+    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
+    command += ["--target", f"127.0.0.1:{model_port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
+    for name, place in (("clinic.yml", "rules"), ("clinic_test.yml", "tests")):
+        (target / place / name).write_bytes((HERE / "rules" / name).read_bytes())
+    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
+    settings["rule_files"].append("rules/clinic.yml")
+    settings["scrape_configs"].append({"job_name": NAME, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
+    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.clinic",
+        description="X-ray, note, vitals and person to a finding, a severity and lung boxes: data, training, "
+        "measuring, serving, a page that says why and how sure. No medical device. Stages that are done are not done "
+        "again: start it with the same --out to go on.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/clinic"), help="the system's folder")
+    parser.add_argument("--data", type=Path, help="folder with table.csv and images/ (chest-xray); default: made")
+    parser.add_argument("--visits", type=int, default=900, help="of a made clinic")
+    parser.add_argument("--epochs", type=int, help="of the training; default: what the recipe says")
+    parser.add_argument("--port", type=int, default=8092, help="of the page")
+    parser.add_argument("--model-port", type=int, default=8093, help="of the model server")
+    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser.parse_args(given)
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Any]:
+    """All stages up to serving. What each said."""
+    stages, out = Stages(args.out), args.out
+    told = stages.do("data", lambda: bring(out / "data", args.data, visits=args.visits))
+    return {
+        "data": told,
+        "test": stages.do("trained", lambda: train(out, told, epochs=args.epochs, quiet=args.quiet)),
+        "nearest": stages.do("remembered", lambda: remember(out, quiet=args.quiet)),
+        "measured": stages.do("measured", lambda: measure(out, out / "runs" / NAME)),
+        "watched": watch_files(out, model_port=args.model_port, port=args.port),
+    }
+
+
+def main(given: list[str] | None = None) -> None:
+    args = arguments(given)
+    try:
+        found = prepare(args)
+        print(json.dumps({k: found[k] for k in ("data", "test", "measured")}, indent=1, ensure_ascii=False))
+        if args.no_serve:
+            return
+        package, record = args.out / "runs" / NAME / "model.fuse", args.out / "recorded"
+        options = ["--record", str(record), "--index", f"{NEAREST}={args.out / 'nearest'}"]
+        options += ["--max-explain-rows", EXPLAINED, "--deadline-ms", str(round(1e3 * EXPLAIN_SECONDS))]
+        with model_server({NAME: package}, args.out, *options, port=args.model_port) as url:
+            clinic = Clinic(Cases.of(args.out, found["data"], CASES), Server(url, NAME))
+            print(f"the page: http://127.0.0.1:{args.port}/   the model: {url}/   Ctrl-C ends both")
+            print(f"has the world changed?   fuseline drift {package} {record}")
+            uvicorn.run(make_app(clinic), host="127.0.0.1", port=args.port, log_level="warning")
+    except FuselineError as error:
+        raise SystemExit(f"{error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; the same command with --out {args.out} goes on") from None
