@@ -1,6 +1,6 @@
 """The clinic's table and pictures: a real one where a folder has it, else a made one, of diseases that do not exist.
 
-table.csv   a row a visit: image (JPEG, PNG or DICOM), notes, vitals, age, sex, patient, boxes (JSON, the two lungs), and
+table.csv   a row a visit: image (JPEG, PNG or DICOM), notes, vitals, age, sex, patient, boxes (JSON, two lungs), and
             what is to be told: the finding and whether intensive care came (`went_icu`)
 truth.csv   of a made clinic alone: what a perfect judge says, and where a cloud was drawn
 """
@@ -144,9 +144,9 @@ def make(folder: Path, *, visits: int, seed: int = 0) -> None:
             out.writerow(cells)
             read = ("picture", "note", "vitals")
             log_C = np.log(st.PRIOR) + sum((visit.evidence[m] for m in read if m in visit.evidence), np.zeros(3))
-            where = "" if cloud is None else json.dumps([round(SCALE * v, 1) for v in cloud])
+            where = None if cloud is None else json.dumps([round(SCALE * v, 1) for v in cloud])
             truth.append({"judge": st.CLASSES[int(log_C.argmax())], "icu_chance": round(chance, 4), "cloud": where})
-    pl.DataFrame(truth).write_csv(folder / TRUTH)
+    pl.DataFrame(truth, infer_schema_length=None).write_csv(folder / TRUTH)
 
 
 def icu_chance(age: str | None, oxygen: str, *, cloud: bool) -> float:

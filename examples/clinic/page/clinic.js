@@ -300,7 +300,7 @@ async function begin() {
   $("none").addEventListener("click", () => { $("file").value = ""; own(null); });
   draw();
   const wished = new URLSearchParams(location.search); // a link to a case: ?case=7&why=finding
-  const first = now.state.cases.find((c) => c.row === Number(wished.get("case"))) || now.state.cases.find((c) => c.picture && c.there.includes("report")) || now.state.cases[0];
+  const first = now.state.cases.find((c) => wished.has("case") && c.row === Number(wished.get("case"))) || now.state.cases.find((c) => c.picture && c.there.includes("report")) || now.state.cases[0];
   if (first) await choose(first.row);
   if (TARGETS.includes(wished.get("why"))) await explain(wished.get("why"));
 }
