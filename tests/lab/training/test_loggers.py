@@ -75,7 +75,7 @@ def test_mlflow_keeps_curves_and_the_package_with_its_signature(
         found = dict(base.execute("select key, value from metrics").fetchall())
     assert found == {"train_loss": 0.5, "test_auroc": 0.75}
     mlflow.set_tracking_uri(mlflow_uri(folder))
-    [logged] = mlflow.search_logged_models(output_format="list")
+    [logged] = mlflow.search_logged_models([logger.experiment_id], output_format="list")
     assert not list(folder.rglob("*.pkl"))
     model = mlflow.pyfunc.load_model(logged.model_uri)
     inputs = {c.name: c for c in model.metadata.signature.inputs.inputs}
