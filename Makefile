@@ -77,6 +77,7 @@ $(SERVE)/.ready: pyproject.toml constraints.txt $(SOURCES)
 
 bench: setup ## training and prediction speed against bare loops (serving: see benchmarks/serve_*.py)
 	$(VENV)/bin/python benchmarks/speed.py
+	$(VENV)/bin/python benchmarks/throughput.py
 
 docs: setup ## write docs/recipe.md, then the whole site into build/site (no network; a broken link ends it)
 	$(VENV)/bin/python tools/docs_recipe.py
