@@ -30,7 +30,7 @@ setup: $(VENV)/.ready ## create .venv and install everything that development ne
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Fuseline needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/$(PIP) -e '.[train,tune,compress,index,dicom,video,serve,grpc,dev]'
+	$(VENV)/bin/$(PIP) -e '.[train,tune,compress,index,dicom,video,serve,grpc,wandb,mlflow,dev]'
 	$(VENV)/bin/$(PIP) --no-deps $(OFFLINE)
 	touch $@
 
