@@ -114,8 +114,11 @@ function draw() {
       pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
       pen.font = "13px system-ui, sans-serif";
       pen.textAlign = "left";
+      const words = `${label} ${score.toFixed(2)}`, base = Math.max(14, y1 - 5);
+      pen.fillStyle = "rgba(12, 16, 22, 0.75)"; // readable on a bright picture, too
+      pen.fillRect(x1, base - 13, pen.measureText(words).width + 8, 17);
       pen.fillStyle = "#12d5bd";
-      pen.fillText(`${label} ${score.toFixed(2)}`, x1 + 4, Math.max(14, y1 - 5));
+      pen.fillText(words, x1 + 4, base);
     }
   }
 }
