@@ -187,7 +187,7 @@ def dicom(grey_HW: np.ndarray, number: int) -> bytes:
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["fuseline made clinic", str(number)])
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))  # type: ignore[arg-type]
+    data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
     data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     data.Modality, data.PatientName, data.PatientID = "CR", "", f"MADE-{number}"
     data.Rows, data.Columns = grey_HW.shape

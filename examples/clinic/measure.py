@@ -29,7 +29,7 @@ def measure(folder: Path, run: Path) -> dict[str, Any]:
     table = pl.read_csv(folder / "data" / TABLE, infer_schema_length=None)
     recipe = fuseline.load_recipe(run / "recipe.yaml")
     columns = {t: recipe.task.options["tasks"][t]["target"] for t in TARGETS}
-    out = {"absent": absent(metrics), "report": by_report(said, table, columns), "sure": sure(metrics)}
+    out: dict[str, Any] = {"absent": absent(metrics), "report": by_report(said, table, columns), "sure": sure(metrics)}
     if (folder / "data" / TRUTH).exists():
         truth = pl.read_csv(folder / "data" / TRUTH)
         rows = said["row"].to_list()
