@@ -30,7 +30,7 @@ from examples.interaction.words import EMOTIONS, INTENTS, UNSURE
 from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 HEADERS = {"content-security-policy": "default-src 'self'", "x-content-type-options": "nosniff"}
 MOST_BYTES = 8 * 2**20
 """of a body: ten seconds of 48 kHz stereo, in base64, and room"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -47,7 +48,7 @@ class Served:
                 yield from pieces(response)
         except urllib.error.HTTPError as error:
             raise _told(error.read()) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             raise FuselineError("not_ready", f"the model server gave no answer: {error}", "is it up?") from None
 
 

@@ -2,12 +2,14 @@
 import { decode, fromBase64, play, record, toBase64 } from "./sound.js";
 
 const $ = (id) => document.getElementById(id);
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 let state = null; // what the program offers
 let sound = null; // { buffer, decoded, name }
 let seed = 1;
 let recording = null;
 let busy = false;
+let truth = ""; // of a test turn
+const nothing = document.querySelector("#turns .empty");
 
 function el(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -54,9 +56,11 @@ async function toggleRecording() {
     if (!recording) {
       if (!navigator.mediaDevices?.getUserMedia) throw new Error("recording needs https or localhost");
       recording = await record((peak, seconds) => {
+        if (!recording) return; // what comes in after the end
         $("level").style.width = `${Math.round(100 * Math.min(1, peak))}%`;
         $("record").firstElementChild.textContent = `Stop ${seconds.toFixed(1)} s`;
-        if (seconds >= state.limits.seconds && recording && !busy) toggleRecording();
+        if (seconds >= state.limits.seconds - 0.5 && recording && !busy) // what still comes in must fit
+          toggleRecording();
       });
       $("record").classList.add("on");
       $("refused").textContent = "";
@@ -88,7 +92,8 @@ async function takeExample() {
   await setSound(fromBase64(turn.audio), "test voice");
   $("text").value = turn.text;
   setFace(turn.face.expression, turn.face.seed);
-  $("truth").textContent = `in truth: ${turn.truth.emotion}, ${turn.truth.intent.replace("_", " ")}. Leave out what you like, then send.`;
+  truth = `In truth: ${turn.truth.emotion}, ${turn.truth.intent.replace("_", " ")}; the face shows ${turn.face.expression}.`;
+  $("truth").textContent = `${truth} Leave out what you like, then send.`;
 }
 
 // --- what comes back
@@ -163,7 +168,7 @@ async function send(event) {
   try {
     const answer = await fetch("turn", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(turn) });
     if (!answer.ok) throw new Error(await failure(answer));
-    $("turns").querySelector(".empty")?.remove();
+    nothing.remove();
     $("turns").append(item);
     for await (const { name, data } of events(answer.body)) {
       if (name === "understood") showUnderstood(found, data);
@@ -171,12 +176,14 @@ async function send(event) {
       else if (name === "error") throw new Error(data.error);
       else if (name === "end") {
         ended = true;
+        if (truth) found.append(el("p", { class: "note" }, truth));
         if (data.unknown.length) item.append(el("p", { class: "note bad" }, `The reply names what the records do not have: ${data.unknown.join(", ")}.`));
       }
       item.scrollIntoView({ block: "end" });
     }
     if (!ended) throw new Error("the reply broke off; send the turn again");
-    $("text").value = "";
+    $("text").value = truth = "";
+    $("truth").textContent = $("truth").dataset.hint;
     await setSound(null);
   } catch (error) {
     $("refused").textContent = error instanceof TypeError ? "the dialogue's program does not answer: is it running?" : error.message;
@@ -224,7 +231,8 @@ $("play").addEventListener("click", () => play(sound.decoded));
 $("drop").addEventListener("click", () => setSound(null));
 $("expression").addEventListener("change", ({ target }) => setFace(target.value));
 $("redraw").addEventListener("click", () => setFace($("expression").value));
+$("truth").dataset.hint = $("truth").textContent;
 $("example").addEventListener("click", takeExample);
-$("forget").addEventListener("click", () => $("turns").replaceChildren());
+$("forget").addEventListener("click", () => $("turns").replaceChildren(nothing));
 $("form").addEventListener("submit", send);
 start();
