@@ -30,7 +30,7 @@ setup: $(VENV)/.ready ## create .venv and install everything that development ne
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Fuseline needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/$(PIP) -e '.[train,tune,compress,index,dicom,video,serve,grpc,dev]'
+	$(VENV)/bin/$(PIP) -e '.[train,tune,compress,index,dicom,video,serve,grpc,wandb,mlflow,dev]'
 	$(VENV)/bin/$(PIP) --no-deps $(OFFLINE)
 	touch $@
 
@@ -77,6 +77,7 @@ $(SERVE)/.ready: pyproject.toml constraints.txt $(SOURCES)
 
 bench: setup ## training and prediction speed against bare loops (serving: see benchmarks/serve_*.py)
 	$(VENV)/bin/python benchmarks/speed.py
+	$(VENV)/bin/python benchmarks/throughput.py
 
 docs: setup ## write docs/recipe.md, then the whole site into build/site (no network; a broken link ends it)
 	$(VENV)/bin/python tools/docs_recipe.py

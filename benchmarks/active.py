@@ -57,6 +57,10 @@ SHOTS = (1, 5, 10)
 
 def embedded(table: Table, kept: Path) -> Embedded:
     """Every row's mean tokens, made once."""
+    file = kept / "rows.npz"
+    if file.exists():
+        with np.load(file) as held:
+            return Embedded([held[f"pooled{m}"] for m in range(len(INPUTS))], held["present"], held["targets"])
     classes = sorted(set(table.column(TARGET).to_list()))
     recipe = parse_recipe(
         {
@@ -71,9 +75,10 @@ def embedded(table: Table, kept: Path) -> Embedded:
         model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
         loop.keep_frozen(prepared, model, Silent())
         rows = np.arange(table.n_rows)
-        return embed(
-            model, {}, prepared.reader, rows, kept / "pooled", batch_size=32, voice=Silent(), title="embedding"
-        )
+        made = embed(model, {}, prepared.reader, rows, kept / "pooled", batch_size=32, voice=Silent(), title="")
+    pooled = {f"pooled{m}": v for m, v in enumerate(made.pooled)}
+    np.savez(file, present=made.present_NM, targets=made.targets, **pooled)
+    return made
 
 
 def split_of(y_N: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

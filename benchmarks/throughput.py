@@ -217,6 +217,7 @@ class Turns:
                 self.epoch()
                 since = clocks()
                 self.bare.append(since - start)
+                print("epoch", self.ours[-1].round(2), self.bare[-1].round(2), file=sys.stderr, flush=True)
                 if self.profile:
                     self.profile.enable()
 

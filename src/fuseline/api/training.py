@@ -88,6 +88,8 @@ def train(
         from fuseline.lab.ensemble.same import check_ensemble
 
         check_ensemble(recipe)
+        if split is not None:
+            raise FuselineError("bad_recipe", "an ensemble is of the recipe's own folds", "leave split=... away")
     folder = new_folder(out, path)
     if workers > 1 or engine != "local":
         _can_be_shared(recipe, path, split)

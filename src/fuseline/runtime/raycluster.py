@@ -16,7 +16,7 @@ NAMESPACE = "fuseline"
 
 
 @contextlib.contextmanager
-def joined(address: str | None = None, *, cpus: int = 1) -> Iterator[None]:
+def joined(address: str | None = None, *, cpus: int = 1, logs: bool = True) -> Iterator[None]:
     """Connected to Ray inside the block. A cluster that was started here ends with it.
 
     Ray's processes listen to one another on ports of every interface, guarded by a token of Ray's own.
@@ -25,6 +25,7 @@ def joined(address: str | None = None, *, cpus: int = 1) -> Iterator[None]:
         address: of a cluster; None: where RAY_ADDRESS or a cluster on this machine leads, else a new one on this
             machine; "local": a new one in any case.
         cpus: cores that a new one must count at least. More than there are only share them.
+        logs: what the workers print is shown here, too.
 
     Raises:
         FuselineError: ``missing_extra``, ``no_such_cluster``.
@@ -38,20 +39,25 @@ def joined(address: str | None = None, *, cpus: int = 1) -> Iterator[None]:
     if ray.is_initialized():  # the caller's own program is on a cluster already
         yield
         return
-    _connect(address, cpus)
+    _connect(address, cpus, logs)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _connect(address: str | None, cpus: int) -> None:
+def _connect(address: str | None, cpus: int, logs: bool) -> None:
     import ray
 
     if address != "local":
         _knock(address or "auto")
         try:
-            ray.init(address=address or "auto", logging_level=logging.WARNING, namespace=NAMESPACE)
+            ray.init(
+                address=address or "auto",
+                logging_level=logging.WARNING,
+                log_to_driver=logs,
+                namespace=NAMESPACE,
+            )
             return
         except (ConnectionError, ValueError) as error:
             if address is not None:
@@ -62,6 +68,7 @@ def _connect(address: str | None, cpus: int) -> None:
         include_dashboard=False,
         object_store_memory=512 * 2**20,
         logging_level=logging.WARNING,
+        log_to_driver=logs,
         namespace=NAMESPACE,
     )
 

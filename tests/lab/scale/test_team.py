@@ -197,6 +197,7 @@ def test_ray_replaces_a_killed_worker_and_a_split_model_learns_as_a_whole_one(
         deadline = time.monotonic() + 450
         while not (folder / "history.csv").exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[1]
         victim = next(p for p in _below(process.pid) if "RayTrainWorker" in " ".join(p.cmdline()))
         victim.kill()
         _, said = process.communicate(timeout=500)

@@ -175,6 +175,7 @@ def test_a_search_on_ray_goes_on_where_a_worker_was_killed(tmp_path: Path) -> No
         deadline = time.monotonic() + 450
         while not list(out.glob("trials/*/history.csv")) and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.02)
+        assert process.poll() is None, process.communicate()[1]
         below = psutil.Process(process.pid).children(recursive=True)
         next(p for p in below if p.cmdline()[:1] == ["ray::train"]).kill()
         _, said = process.communicate(timeout=400)

@@ -14,7 +14,7 @@ from fuseline.runtime.raycluster import joined
 
 def train_on_ray(order: Order, workers: int) -> None:
     """Raises FuselineError ``missing_extra`` or ``team_lost``."""
-    with joined(cpus=workers + 1):  # one for what holds them together
+    with joined(cpus=workers + 1, logs=not order.quiet):  # one for what holds them together
         _train(order, workers)
 
 

@@ -76,8 +76,10 @@ def fit_linear(
         again, hidden_AM = hidden_copies(train.present_NM, seed)
         copy_NF = np.where(hidden_AM[:, fusion.owners], 0.0, features["train"][again]).astype(np.float32)
         targets = np.concatenate([train.targets, train.targets[again]])
-        shown = Rows(np.concatenate([features["train"], copy_NF]), targets, np.ones(len(targets)))
         source_N = np.concatenate([np.arange(len(train.targets)), again])
+        # A row and its copy count as one row: of a class of one row, a copy would else make it twice as frequent.
+        counts_N = 1 / np.bincount(source_N)[source_N]
+        shown = Rows(np.concatenate([features["train"], copy_NF]), targets, counts_N)
         made = linear_probe(task, shown, source_N, groups_N, seed=seed)
     arrays = {f"linear.{k}": v for k, v in made.arrays.items()}
     arrays |= {f"parts.{m}.{k}": v for m, own in enumerate(parts) for k, v in own.items()}

@@ -19,7 +19,8 @@ class FusedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
         self.predictor = load(context.artifacts["package"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    # MLflow takes annotations here for a signature of its own.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         rows = pd.DataFrame(model_input).to_dict("records")
         return pd.DataFrame([answer.to_dict() for answer in self.predictor.predict(rows)])
 

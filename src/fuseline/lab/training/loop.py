@@ -43,6 +43,8 @@ SHOWN = 4096
 """training rows that a head is shown before it learns"""
 DECAY = 0.99
 """of the teacher's weights, where the recipe names none"""
+VALIDATED = 256
+"""rows of a validation batch at most: a batch of a large team would be one process's work, and in its memory"""
 LIGHTNING_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
@@ -168,7 +170,8 @@ def fit(
     metric = watched(prepared.task) if spec.metric == "auto" else spec.metric
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
-    validation = Validation(prepared.reader, val, max(64, spec.batch_size), team) if len(val) else None
+    size = min(max(64, spec.batch_size), VALIDATED)
+    validation = Validation(prepared.reader, val, size, team) if len(val) else None
     keeper = Keeper(checkpoints, prepared.task, metric, spec, validation, watch=watch, team=team)
     optimizer_steps = intervals * math.ceil(interval_steps / spec.accumulate)
     # Another objective has a teacher of its own, and weights whose mean may mean nothing (rounded ones).
