@@ -26,7 +26,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from examples.interaction import faces, turn
 from examples.interaction.facts import Facts, Filler
 from examples.interaction.models import Models
-from examples.interaction.words import EMOTIONS, INTENTS, UNSURE
+from examples.interaction.words import EMOTIONS, INTENTS, UNSURE, replies
 from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
@@ -53,7 +53,7 @@ class Dialogue:
         self.emotions = Counter("interaction_emotions", "understood", ["emotion"], registry=self.registry)
         self.intents = Counter("interaction_intents", "understood", ["intent"], registry=self.registry)
         self.first = Histogram("interaction_first_piece_seconds", "turn to reply's begin", registry=self.registry)
-        for outcome in ("answered", "refused", "failed", "left"):
+        for outcome in ("answered", "withdrawn", "refused", "failed", "left"):
             self.turns.labels(outcome)
 
     def state(self) -> dict[str, Any]:
@@ -100,10 +100,10 @@ class Dialogue:
         outcome = "left"
         try:
             yield _event({**found, "facts": triples}, "understood")
-            filler, text = Filler(slots), ""
-            for piece in self.models.write(
-                {"intent": found["intent"], "emotion": found["felt"], "state": slots["state"]}
-            ):
+            filler, text, written = Filler(slots), "", ""
+            told = {"intent": found["intent"], "emotion": found["felt"], "state": slots["state"]}
+            for piece in self.models.write(told):
+                written += piece
                 shown = filler.add(piece)
                 if shown and not text:
                     self.first.observe(time.monotonic() - clock)
@@ -113,8 +113,12 @@ class Dialogue:
             text += filler.end()
             if not text:
                 raise FuselineError("internal", "the reply is empty", "send the turn again")
-            outcome = "answered"
-            yield _event({"reply": text, "unknown": filler.unknown, "seconds": time.monotonic() - clock}, "end")
+            # A decoder may write of another state than the records': what no template allows is taken back, not left
+            # to stand.
+            fits = written.strip() in replies(**told)
+            outcome = "answered" if fits else "withdrawn"
+            seconds = time.monotonic() - clock
+            yield _event({"reply": text, "fits": fits, "unknown": filler.unknown, "seconds": seconds}, "end")
         except FuselineError as error:
             outcome = "failed"
             yield _event({"error": str(error)}, "error")

@@ -169,7 +169,7 @@ class Fake:
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.asked: list[dict[str, Any]] = []
-        self.says = ["I am sorry. Your {it", "em} comes on {day}."]
+        self.says = ["You have every right to be cross. Your {it", "em} is packed; it comes on {day}."]
         self.deaf = self.breaks = False
 
     def understand(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -220,9 +220,13 @@ def test_a_turn_is_understood_looked_up_and_answered_in_pieces(talk: tuple[Fake,
     assert base64.b64decode(models.rows[0]["face"]) == faces.draw("sad", 1)
     assert models.asked == [{"intent": "order_state", "emotion": "angry", "state": "packed"}]
     day = next(t for h, r, t in first[1]["facts"] if r == "arrives on")
-    assert [t["text"] for _, t in told] == ["I am sorry. Your ", f"lamp comes on {day}."]
+    assert [t["text"] for _, t in told] == [
+        "You have every right to be cross. Your ",
+        f"lamp is packed; it comes on {day}.",
+    ]
     assert last[0] == "end"
-    assert last[1]["reply"] == f"I am sorry. Your lamp comes on {day}."
+    assert last[1]["reply"] == f"You have every right to be cross. Your lamp is packed; it comes on {day}."
+    assert last[1]["fits"] is True
     assert last[1]["unknown"] == []
 
 
@@ -240,6 +244,7 @@ def test_one_input_is_enough(talk: tuple[Fake, TestClient], turn: dict[str, Any]
     assert said[0][1]["used"] == [used]
     assert models.asked[0]["state"] == "none"
     assert said[-1][1]["unknown"] == ["item", "day"]  # the fake writes slots that a nobody's records cannot fill
+    assert said[-1][1]["fits"] is False
 
 
 def test_hostile_turns_get_words_and_the_dialogue_goes_on(talk: tuple[Fake, TestClient]) -> None:
@@ -278,7 +283,7 @@ def test_hostile_turns_get_words_and_the_dialogue_goes_on(talk: tuple[Fake, Test
     assert client.post("/turn", json={"text": "hello"}).status_code == 200
     text = client.get("/metrics").text
     assert 'interaction_turns_total{outcome="refused"} 22.0' in text
-    assert 'interaction_turns_total{outcome="answered"} 1.0' in text
+    assert 'interaction_turns_total{outcome="withdrawn"} 1.0' in text
 
 
 def test_a_model_that_fails_is_told_and_half_a_reply_is_none(talk: tuple[Fake, TestClient]) -> None:

@@ -177,6 +177,10 @@ async function send(event) {
       else if (name === "end") {
         ended = true;
         if (truth) found.append(el("p", { class: "note" }, truth));
+        if (!data.fits) {
+          reply.classList.add("withdrawn");
+          item.append(el("p", { class: "note bad" }, "Withdrawn: this is none of the replies that fit the records."));
+        }
         if (data.unknown.length) item.append(el("p", { class: "note bad" }, `The reply names what the records do not have: ${data.unknown.join(", ")}.`));
       }
       item.scrollIntoView({ block: "end" });
