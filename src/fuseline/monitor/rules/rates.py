@@ -20,6 +20,7 @@ CALLERS = (
     "not_found",
     "not_allowed",
     "bad_rows",
+    "cannot_explain",
     "bad_cell",
     "unknown_column",
     "unsafe_path",
