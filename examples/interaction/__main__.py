@@ -1,0 +1,3 @@
+from examples.interaction.run import main
+
+main()

@@ -1,0 +1,140 @@
+"""From an empty folder to a served, watched dialogue. See `python -m examples.interaction --help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import uvicorn
+import yaml
+
+import fuseline
+from examples.interaction import measure
+from examples.interaction.app import Dialogue, make_app
+from examples.interaction.data import REPLIES, TRIPLES, TURNS, bring
+from examples.interaction.facts import Facts
+from examples.interaction.models import REPLY, UNDERSTAND, Served
+from examples.stages import Stages, model_server
+from fuseline import FuselineError
+
+HERE = Path(__file__).parent
+TABLES = {UNDERSTAND: TURNS, REPLY: REPLIES}
+EXAMPLES = 40
+"""test turns that the page may take"""
+
+
+def recipe_of(name: str, folder: Path, *, epochs: int | None) -> Path:
+    """The system's own recipe with the table's path in it; written beside the data, to be read and changed."""
+    recipe = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe["table"]["path"] = str((folder / "data" / TABLES[name]).resolve())
+    if epochs is not None:
+        recipe["training"]["epochs"] = epochs
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+def train(name: str, folder: Path, *, epochs: int | None, quiet: bool) -> dict[str, Any]:
+    out = folder / "runs" / name
+    if (out / "run.json").exists():  # stopped on the way: go on, with what it has
+        run = fuseline.resume(out, quiet=quiet)
+    else:
+        run = fuseline.train(recipe_of(name, folder, epochs=epochs), out=out, quiet=quiet)
+    test = run.metrics["parts"]["test"]
+    wanted = ("emotion.accuracy", "emotion.macro_f1", "intent.accuracy", "intent.macro_f1", "exact", "bleu")
+    said = {k: test["metrics"][k]["value"] for k in wanted if k in test["metrics"]}
+    if name == UNDERSTAND:
+        said["subsets"] = measure.subsets(run.metrics["degradation"])
+    return said
+
+
+def measured(folder: Path, trained: dict[str, Any]) -> dict[str, Any]:
+    understand, reply = (fuseline.load(folder / "runs" / n) for n in (UNDERSTAND, REPLY))
+    table, rows = measure.turns_of(folder / "data")
+    return {
+        "subsets": trained["subsets"],
+        "acted_on": measure.asked(understand, table, rows),
+        "wordings": measure.wordings(understand, table),
+        "replies": measure.replies(reply, folder / "data"),
+    }
+
+
+def watch_files(folder: Path, *, model_port: int, port: int) -> list[str]:
+    """The monitoring stack of the model server, with the dialogue's own rules and figures in it."""
+    target = folder / "monitoring"
+    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
+    command += ["--target", f"127.0.0.1:{model_port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
+    for name, place in (("interaction.yml", "rules"), ("interaction_test.yml", "tests")):
+        (target / place / name).write_bytes((HERE / "rules" / name).read_bytes())
+    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
+    settings["rule_files"].append("rules/interaction.yml")
+    scraped = {"job_name": "interaction", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    settings["scrape_configs"].append(scraped)
+    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
+
+
+def examples_of(folder: Path, most: int = EXAMPLES) -> list[dict[str, Any]]:
+    """Test turns that have all three inputs."""
+    table = pl.read_csv(folder / "data" / TURNS).filter(pl.col("part") == "test").drop_nulls(measure.INPUTS)
+    rows = table.head(most).to_dicts()
+    return [{**row, "speech": str(folder / "data" / row["speech"])} for row in rows]
+
+
+def dialogue_of(folder: Path, url: str, found: dict[str, Any]) -> Dialogue:
+    about = {"data": found["data"], "measured": found["measured"]}
+    return Dialogue(Served(url), Facts.read(folder / "data" / TRIPLES), about, examples_of(folder))
+
+
+def arguments(given: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.interaction",
+        description="A dialogue over speech, words and a drawn face: data, training, measuring, serving, a page with a "
+        "microphone. Stages that are done are not done again: start it with the same --out to go on.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("build/interaction"), help="the system's folder")
+    parser.add_argument("--data", type=Path, help="folder of speech-emotion (table.csv, audio/); default: made voices")
+    parser.add_argument("--turns", type=int, default=1200, help="of made voices")
+    parser.add_argument("--epochs", type=int, help="of both trainings; default: what the recipes say")
+    parser.add_argument("--port", type=int, default=8092, help="of the dialogue's page")
+    parser.add_argument("--model-port", type=int, default=8093, help="of the model server")
+    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser.parse_args(given)
+
+
+def prepare(args: argparse.Namespace) -> dict[str, Any]:
+    """All stages up to serving. What each said."""
+    stages = Stages(args.out)
+    out = {"data": stages.do("data", lambda: bring(args.out / "data", args.data, turns=args.turns))}
+    for name in TABLES:
+        out[name] = stages.do(name, lambda n=name: train(n, args.out, epochs=args.epochs, quiet=args.quiet))
+    out["measured"] = stages.do("measured", lambda: measured(args.out, out[UNDERSTAND]))
+    out["watched"] = watch_files(args.out, model_port=args.model_port, port=args.port)
+    return out
+
+
+def main(given: list[str] | None = None) -> None:
+    args = arguments(given)
+    try:
+        found = prepare(args)
+        print(json.dumps({k: found[k] for k in (*TABLES, "measured")}, indent=1, ensure_ascii=False))
+        if args.no_serve:
+            return
+        packages = {n: args.out / "runs" / n / "model.fuse" for n in TABLES}
+        with model_server(packages, args.out, port=args.model_port) as url:
+            dialogue = dialogue_of(args.out, url, found)
+            print(f"the page: http://127.0.0.1:{args.port}/   the models: {url}/   Ctrl-C ends both")
+            uvicorn.run(make_app(dialogue), host="127.0.0.1", port=args.port, log_level="warning")
+    except FuselineError as error:
+        raise SystemExit(f"{error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; the same command with --out {args.out} goes on") from None
