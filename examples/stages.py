@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fuseline.errors import FuselineError
@@ -55,6 +56,8 @@ def model_server(packages: dict[str, Path], folder: Path, *options: str, port: i
     log = folder / "server.log"
     models = [f"{name}={path}" for name, path in packages.items()]
     command = [sys.executable, "-m", "fuseline", "serve", *models, "--port", str(port), *options]
+    # A SIGTERM would end this process at once, and leave the server behind.
+    before = signal.signal(signal.SIGTERM, _leave)
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:
@@ -68,6 +71,11 @@ def model_server(packages: dict[str, Path], folder: Path, *options: str, port: i
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

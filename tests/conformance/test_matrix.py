@@ -60,6 +60,17 @@ def test_a_cell_of_the_table_is_what_it_says(modality: str, task: str, tmp_path:
     assert run_cell(modality, task, tmp_path) == ("onnxruntime", "openvino")
 
 
+def test_the_page_names_every_kind_that_there_is() -> None:
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    [head] = [line for line in lines if line.startswith("| modality |")]
+    assert tuple(head.strip("| ").split(" | ")[1:]) == TASKS
+    rows = [line.strip("| ").split(" | ") for line in lines if ": " in line and line.startswith("| ")]
+    assert tuple(row[0] for row in rows) == MODALITIES
+    for name, *cells in rows:
+        for task, cell in zip(TASKS, cells, strict=True):
+            assert cell.startswith(f"{fusion_of(name, task)}: "), (name, task)
+
+
 def test_every_fusion_meets_every_task() -> None:
     for task in TASKS:
         assert {fusion_of(m, task) for m in MODALITIES} == set(FUSIONS)
