@@ -16,6 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import yaml
+
 from fuseline.errors import FuselineError
 
 START_SECONDS = 120.0
@@ -45,6 +47,27 @@ class Stages:
         new.replace(path)  # a kill leaves the whole or nothing
         self.say(f"{name}: {seconds} s")
         return result
+
+
+def watch_files(folder: Path, name: str, rules: Path, *, model_port: int, port: int) -> list[str]:
+    """FOLDER/monitoring: the stack of `fuseline monitor init` for the model server, with the system's own rules
+    (`rules`/NAME.yml and NAME_test.yml) and figures (http://127.0.0.1:port/metrics) in it. Its files.
+
+    Raises FuselineError ``internal`` where `fuseline monitor init` fails.
+    """
+    target = folder / "monitoring"
+    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
+    command += ["--target", f"127.0.0.1:{model_port}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
+    for file, place in ((f"{name}.yml", "rules"), (f"{name}_test.yml", "tests")):
+        (target / place / file).write_bytes((rules / file).read_bytes())
+    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
+    settings["rule_files"].append(f"rules/{name}.yml")
+    settings["scrape_configs"].append({"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
+    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
 
 
 @contextlib.contextmanager

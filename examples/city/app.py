@@ -21,11 +21,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from examples.city.replay import Quantiles, Replay, quantiles_of
 from examples.city.warn import LEVELS, Threshold, levels
+from examples.pages import add_page, object_of
 from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-HEADERS = {"content-security-policy": "default-src 'self'", "x-content-type-options": "nosniff"}
 Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 """model and row -> answer; raises FuselineError"""
 
@@ -144,10 +143,7 @@ def make_app(city: City, *, clock: bool = True) -> FastAPI:
             task.cancel()
 
     app = FastAPI(title="A city", docs_url=None, redoc_url=None, lifespan=life)
-    for path in sorted(PAGE.iterdir()):  # read once: no request names a file
-        if path.suffix in KINDS:
-            route = "/" if path.name == "index.html" else f"/{path.name}"
-            app.add_api_route(route, _file(path.read_bytes(), KINDS[path.suffix]), include_in_schema=False)
+    add_page(app, PAGE)
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
@@ -156,14 +152,14 @@ def make_app(city: City, *, clock: bool = True) -> FastAPI:
     @app.post("/silence")
     async def silence(request: Request) -> dict[str, Any]:
         try:
-            city.silence(await _body(request))
+            city.silence(await object_of(request))
         except FuselineError as error:
             raise HTTPException(400, str(error)) from None
         return {"silent": int(city.feeds["traffic"].silent_C.sum())}
 
     @app.post("/pace")
     async def pace(request: Request) -> dict[str, Any]:
-        wanted = (await _body(request)).get("seconds")
+        wanted = (await object_of(request)).get("seconds")
         if not isinstance(wanted, int | float) or isinstance(wanted, bool) or not (wanted == 0 or 0.1 <= wanted <= 60):
             raise HTTPException(400, "seconds: 0, or from 0.1 to 60")
         city.pace = float(wanted)
@@ -174,23 +170,6 @@ def make_app(city: City, *, clock: bool = True) -> FastAPI:
         return Response(generate_latest(city.registry), media_type="text/plain; version=0.0.4")
 
     return app
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = await request.json()
-    except ValueError:
-        raise HTTPException(400, "the body is no JSON") from None
-    if not isinstance(body, dict):
-        raise HTTPException(400, "the body is no JSON object")
-    return body
-
-
-def _file(content: bytes, kind: str) -> Callable[[], Any]:
-    async def page() -> Response:
-        return Response(content, headers={"content-type": f"{kind}; charset=utf-8", **HEADERS})
-
-    return page
 
 
 async def _go(city: City) -> None:

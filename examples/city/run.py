@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from examples.city.data import ADJACENCY, AIR, PLACES, SPEED, bring
 from examples.city.measure import silenced, warned
 from examples.city.replay import Replay
 from examples.city.warn import JAM, SMOG
-from examples.stages import Stages, ask, model_server
+from examples.stages import Stages, ask, model_server, watch_files
 from fuseline import FuselineError, Recipe
 
 HERE = Path(__file__).parent
@@ -83,23 +81,6 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-def watch_files(folder: Path, *, model_port: int, port: int) -> list[str]:
-    """The monitoring stack of the model server, with the city's own rules and figures in it."""
-    target = folder / "monitoring"
-    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
-    command += ["--target", f"127.0.0.1:{model_port}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
-    for name, place in (("city.yml", "rules"), ("city_test.yml", "tests")):
-        (target / place / name).write_bytes((HERE / "rules" / name).read_bytes())
-    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
-    settings["rule_files"].append("rules/city.yml")
-    settings["scrape_configs"].append({"job_name": "city", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
-    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-
-
 def map_of(folder: Path) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """Where the sensors are, in the order of the table's columns, and the roads between them."""
     with (folder / "data" / SPEED).open(encoding="utf-8") as file:
@@ -148,7 +129,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     for name in MODELS:
         out[name] = stages.do(name, lambda n=name: train(n, args.out, epochs=args.epochs, quiet=args.quiet))
     out["measured"] = stages.do("measured", lambda: measure(args.out))
-    out["watched"] = watch_files(args.out, model_port=args.model_port, port=args.port)
+    out["watched"] = watch_files(args.out, "city", HERE / "rules", model_port=args.model_port, port=args.port)
     return out
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -26,15 +25,10 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from examples.clinic.cases import MOST_BYTES, Cases, seen
 from examples.clinic.server import Row
+from examples.pages import HEADERS, add_page, bytes_of, object_of
 from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-HEADERS = {
-    "content-security-policy": "default-src 'self'",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
-}
 MOST_TEXT = 20_000
 ODD = 0.99
 """an input that is odder than this share of held-out rows is counted"""
@@ -152,10 +146,7 @@ STATUS = {"not_found": 404, "too_large": 413, "bad_cell": 422, "missing_extra": 
 
 def make_app(clinic: Clinic) -> FastAPI:
     app = FastAPI(title="A clinic", docs_url=None, redoc_url=None, openapi_url=None)
-    for path in sorted(PAGE.iterdir()):  # read once: no request names a file
-        if path.suffix in KINDS:
-            route = "/" if path.name == "index.html" else f"/{path.name}"
-            app.add_api_route(route, _file(path.read_bytes(), KINDS[path.suffix]), include_in_schema=False)
+    add_page(app, PAGE)
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
@@ -174,21 +165,21 @@ def make_app(clinic: Clinic) -> FastAPI:
 
     @app.post("/look")
     async def look(request: Request) -> Response:
-        return _png(await _told(seen, await _bytes(request, MOST_BYTES)))
+        return _png(await _told(seen, await bytes_of(request, MOST_BYTES)))
 
     @app.post("/ask")
     async def ask(request: Request) -> dict[str, Any]:
-        answer: dict[str, Any] = await _told(clinic.ask, await _body(request))
+        answer: dict[str, Any] = await _told(clinic.ask, await object_of(request, 2 * MOST_BYTES))
         return answer
 
     @app.post("/why")
     async def why(request: Request) -> dict[str, Any]:
-        found: dict[str, Any] = await _told(clinic.why, await _body(request))
+        found: dict[str, Any] = await _told(clinic.why, await object_of(request, 2 * MOST_BYTES))
         return found
 
     @app.post("/nearest")
     async def nearest(request: Request) -> dict[str, Any]:
-        found: dict[str, Any] = await _told(clinic.nearest, await _body(request))
+        found: dict[str, Any] = await _told(clinic.nearest, await object_of(request, 2 * MOST_BYTES))
         return found
 
     @app.get("/metrics")
@@ -206,32 +197,5 @@ async def _told(work: Callable[..., Any], *given: Any) -> Any:
         raise HTTPException(STATUS.get(error.code, 400), str(error)) from None
 
 
-async def _bytes(request: Request, most: int) -> bytes:
-    """Read no more than `most`: a longer body ends here."""
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > most:
-            raise HTTPException(413, f"more than {most // 2**20} MB")
-    return bytes(data)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        body = json.loads(await _bytes(request, 2 * MOST_BYTES))
-    except (ValueError, RecursionError):
-        raise HTTPException(400, "the body is no JSON") from None
-    if not isinstance(body, dict):
-        raise HTTPException(400, "the body is no JSON object")
-    return body
-
-
 def _png(data: bytes) -> Response:
     return Response(data, media_type="image/png", headers=HEADERS)
-
-
-def _file(content: bytes, kind: str) -> Callable[[], Any]:
-    async def page() -> Response:
-        return Response(content, headers={"content-type": f"{kind}; charset=utf-8", **HEADERS})
-
-    return page

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from examples.clinic.cases import CASES, Cases
 from examples.clinic.data import TABLE, bring
 from examples.clinic.measure import measure
 from examples.clinic.server import EXPLAIN_SECONDS, NEAREST, Server
-from examples.stages import Stages, model_server
+from examples.stages import Stages, model_server, watch_files
 from fuseline import FuselineError
 
 HERE = Path(__file__).parent
@@ -73,23 +71,6 @@ def remember(folder: Path, *, quiet: bool) -> dict[str, int]:
     return fuseline.index(folder / "runs" / NAME, train, folder / "nearest", id="row", keep=["row"], quiet=quiet)
 
 
-def watch_files(folder: Path, *, model_port: int, port: int) -> list[str]:
-    """The monitoring stack of the model server, with the clinic's own rules and figures in it."""
-    target = folder / "monitoring"
-    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
-    command += ["--target", f"127.0.0.1:{model_port}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
-    for name, place in (("clinic.yml", "rules"), ("clinic_test.yml", "tests")):
-        (target / place / name).write_bytes((HERE / "rules" / name).read_bytes())
-    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
-    settings["rule_files"].append("rules/clinic.yml")
-    settings["scrape_configs"].append({"job_name": NAME, "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]})
-    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-
-
 def arguments(given: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.clinic",
@@ -117,7 +98,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
         "test": stages.do("trained", lambda: train(out, told, epochs=args.epochs, quiet=args.quiet)),
         "nearest": stages.do("remembered", lambda: remember(out, quiet=args.quiet)),
         "measured": stages.do("measured", lambda: measure(out, out / "runs" / NAME)),
-        "watched": watch_files(out, model_port=args.model_port, port=args.port),
+        "watched": watch_files(out, NAME, HERE / "rules", model_port=args.model_port, port=args.port),
     }
 
 

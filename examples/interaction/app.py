@@ -14,7 +14,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,10 @@ from examples.interaction import faces, turn
 from examples.interaction.facts import Facts, Filler
 from examples.interaction.models import Models
 from examples.interaction.words import EMOTIONS, INTENTS, UNSURE, replies
+from examples.pages import HEADERS, add_page
 from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
-KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-HEADERS = {"content-security-policy": "default-src 'self'", "x-content-type-options": "nosniff"}
 MOST_BYTES = 8 * 2**20
 """of a body: ten seconds of 48 kHz stereo, in base64, and room"""
 
@@ -132,10 +131,7 @@ def _event(data: dict[str, Any], name: str = "") -> bytes:
 
 def make_app(dialogue: Dialogue) -> FastAPI:
     app = FastAPI(title="A dialogue", docs_url=None, redoc_url=None)
-    for path in sorted(PAGE.iterdir()):  # read once: no request names a file
-        if path.suffix in KINDS:
-            route = "/" if path.name == "index.html" else f"/{path.name}"
-            app.add_api_route(route, _file(path.read_bytes(), KINDS[path.suffix]), include_in_schema=False)
+    add_page(app, PAGE)
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
@@ -185,10 +181,3 @@ def make_app(dialogue: Dialogue) -> FastAPI:
             raise FuselineError("bad_request", "the body is no JSON", "") from None
 
     return app
-
-
-def _file(content: bytes, kind: str) -> Callable[[], Any]:
-    async def page() -> Response:
-        return Response(content, headers={"content-type": f"{kind}; charset=utf-8", **HEADERS})
-
-    return page

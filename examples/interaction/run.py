@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from examples.interaction.app import Dialogue, make_app
 from examples.interaction.data import REPLIES, TRIPLES, TURNS, bring
 from examples.interaction.facts import Facts
 from examples.interaction.models import REPLY, UNDERSTAND, Served
-from examples.stages import Stages, model_server
+from examples.stages import Stages, model_server, watch_files
 from fuseline import FuselineError
 
 HERE = Path(__file__).parent
@@ -64,24 +62,6 @@ def measured(folder: Path, trained: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def watch_files(folder: Path, *, model_port: int, port: int) -> list[str]:
-    """The monitoring stack of the model server, with the dialogue's own rules and figures in it."""
-    target = folder / "monitoring"
-    command = [sys.executable, "-m", "fuseline", "monitor", "init", "-o", str(target), "--force"]
-    command += ["--target", f"127.0.0.1:{model_port}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FuselineError("internal", f"fuseline monitor init failed: {done.stderr.strip()[-500:]}", "")
-    for name, place in (("interaction.yml", "rules"), ("interaction_test.yml", "tests")):
-        (target / place / name).write_bytes((HERE / "rules" / name).read_bytes())
-    settings = yaml.safe_load((target / "prometheus.yml").read_text(encoding="utf-8"))
-    settings["rule_files"].append("rules/interaction.yml")
-    scraped = {"job_name": "interaction", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
-    settings["scrape_configs"].append(scraped)
-    (target / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return sorted(str(p.relative_to(target)) for p in target.rglob("*") if p.is_file())
-
-
 def examples_of(folder: Path, most: int = EXAMPLES) -> list[dict[str, Any]]:
     """Test turns that have all three inputs."""
     table = pl.read_csv(folder / "data" / TURNS).filter(pl.col("part") == "test").drop_nulls(measure.INPUTS)
@@ -104,8 +84,8 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of speech-emotion (table.csv, audio/); default: made voices")
     parser.add_argument("--turns", type=int, default=1200, help="of made voices")
     parser.add_argument("--epochs", type=int, help="of both trainings; default: what the recipes say")
-    parser.add_argument("--port", type=int, default=8092, help="of the dialogue's page")
-    parser.add_argument("--model-port", type=int, default=8093, help="of the model server")
+    parser.add_argument("--port", type=int, default=8094, help="of the dialogue's page")
+    parser.add_argument("--model-port", type=int, default=8095, help="of the model server")
     parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(given)
@@ -118,7 +98,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
     for name in TABLES:
         out[name] = stages.do(name, lambda n=name: train(n, args.out, epochs=args.epochs, quiet=args.quiet))
     out["measured"] = stages.do("measured", lambda: measured(args.out, out[UNDERSTAND]))
-    out["watched"] = watch_files(args.out, model_port=args.model_port, port=args.port)
+    out["watched"] = watch_files(args.out, "interaction", HERE / "rules", model_port=args.model_port, port=args.port)
     return out
 
 

@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 from examples.clinic import data, measure
 from examples.clinic.app import MOST_TEXT, Clinic, make_app
 from examples.clinic.cases import LOOK, Cases, seen
-from examples.clinic.run import HERE, recipe_of, watch_files
+from examples.clinic.run import HERE, recipe_of
+from examples.stages import watch_files
 from fuseline import FuselineError, load_recipe
 from fuseline.lab.export.card import model_card
 
@@ -297,7 +298,7 @@ def test_the_clinics_alerts_fire_and_stay_silent(tmp_path: Path, checked: Callab
 
 
 def test_it_is_watched(tmp_path: Path) -> None:
-    assert "rules/clinic.yml" in watch_files(tmp_path, model_port=1, port=2)
+    assert "rules/clinic.yml" in watch_files(tmp_path, "clinic", HERE / "rules", model_port=1, port=2)
     settings = yaml.safe_load((tmp_path / "monitoring" / "prometheus.yml").read_text(encoding="utf-8"))
     assert "rules/clinic.yml" in settings["rule_files"]
     assert settings["scrape_configs"][-1]["static_configs"] == [{"targets": ["127.0.0.1:2"]}]
