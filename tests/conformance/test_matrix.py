@@ -109,6 +109,6 @@ PREFACE = """# What goes together
 Every modality with every task: an untrained model of both (beside a table, so that something can be absent), exported
 and answered row by row by torch, onnxruntime and OpenVINO, which must agree within 1e-4, rows without anything too.
 Each cell names its fusion: in turn, so that every fusion meets every task. `both`: both backends agree with torch. The
-tests write this page (`FUSELINE_WRITE_MATRIX=1 python -m pytest tests/conformance/test_matrix.py`; `make slow` runs one of
-its cells); training, absence, order and company of rows are checked for every kind in `tests/conformance`.
+tests write this page (`FUSELINE_WRITE_MATRIX=1 python -m pytest tests/conformance/test_matrix.py`; `make slow` runs one
+of its cells); training, absence, order and company of rows are checked for every kind in `tests/conformance`.
 """
