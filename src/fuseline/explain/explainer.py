@@ -81,6 +81,18 @@ class Plan:
     changed: list[tuple[dict[str, Any], int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def afford(self, more: int) -> None:
+        """Raises FuselineError ``too_large`` where that many questions more are too many: before any of them is made,
+        since each may hold a picture."""
+        count = len(self.asked) + more
+        if count > self.options.most_outputs:
+            raise FuselineError(
+                "too_large",
+                f"this row's explanation takes {count} answers or more, at most {self.options.most_outputs} are given",
+                "look into fewer inputs, with a coarser grid or fewer parts, or allow more",
+                row=self.row,
+            )
+
 
 def plan_row(
     parser: RowParser, row: Mapping[str, Any], parsed: Parsed, options: Options, *, media: MediaRoot, place: int
@@ -99,6 +111,7 @@ def plan_row(
         wanted = [*prefixes(plan.chosen), *(frozenset(plan.used) - {n} for n in plan.used)]
     else:
         wanted = subsets(plan.used)
+    plan.afford(len(set(wanted)) - 1)
     for subset in dict.fromkeys(wanted):
         if len(subset) == len(plan.used):
             plan.sets[subset] = 0
@@ -109,16 +122,12 @@ def plan_row(
         if options.looks_into(name):
             _divide(plan, parser, name, row)
     changes = [{column: cell} for column, cell in options.changes.items()]
-    for one in [*changes, dict(options.changes)] if len(changes) > 1 else changes:
+    if len(changes) > 1:
+        changes.append(dict(options.changes))
+    plan.afford(len(changes))
+    for one in changes:
         plan.changed.append((one, len(plan.asked)))
         plan.asked.append(parser.parse({**row, **one}, media, place))
-    if len(plan.asked) > options.most_outputs:
-        raise FuselineError(
-            "too_large",
-            f"this row's explanation takes {len(plan.asked)} answers, at most {options.most_outputs} are given",
-            "look into fewer inputs, with a coarser grid or fewer parts, or allow more",
-            row=place,
-        )
     return plan
 
 
@@ -138,6 +147,7 @@ def _divide(plan: Plan, parser: RowParser, name: str, row: Mapping[str, Any]) ->
     for parts in divisions:
         if not len(parts):
             continue
+        plan.afford(len(parts))
         plan.divided.append((name, modality.name, parts, len(plan.asked)))
         plan.asked += [_with(parsed, {name: parts.without([i])}) for i in range(len(parts))]
 
@@ -205,24 +215,25 @@ def _by_input(plan: Plan, answers: Sequence[Answer], of: Quantity) -> ByInput:
 
 
 def _what_if(plan: Plan, answers: Sequence[Answer], of: Quantity, value: float) -> list[WhatIf]:
-    out = []
-    for name in plan.used:
-        then = answers[plan.sets[frozenset(plan.used) - {name}]]
-        found = of_answer.read(of, then)
-        out.append(
-            WhatIf(absent=name, changes=None, value=then.value, quantity=found, change=found - value, error=None)
-        )
-    for cells, place in plan.changed:
-        then = answers[place]
-        changes = {column: cell if _is_plain(cell) else shorten(cell) for column, cell in cells.items()}
+    def told(then: Answer, absent: str | None, changes: dict[str, Any] | None) -> WhatIf:
         if then.error is not None:
             said = str(then.error.message)
-            out.append(WhatIf(absent=None, changes=changes, value=None, quantity=None, change=None, error=said))
-            continue
+            return WhatIf(absent=absent, changes=changes, value=None, quantity=None, change=None, error=said)
         found = of_answer.read(of, then)
-        out.append(
-            WhatIf(absent=None, changes=changes, value=then.value, quantity=found, change=found - value, error=None)
+        return WhatIf(
+            absent=absent,
+            changes=changes,
+            value=then.value,
+            suggestion=of_answer.leaning(of, then),
+            quantity=found,
+            change=found - value,
+            error=None,
         )
+
+    out = [told(answers[plan.sets[frozenset(plan.used) - {name}]], name, None) for name in plan.used]
+    for cells, place in plan.changed:
+        changes = {column: cell if _is_plain(cell) else shorten(cell) for column, cell in cells.items()}
+        out.append(told(answers[place], None, changes))
     return out
 
 
