@@ -13,7 +13,7 @@ import fuseline
 from fuseline.errors import FuselineError
 from fuseline.explain import Explanations, Options, explain_rows, explainer
 from fuseline.explain import quantity as of_answer
-from fuseline.explain.page import render
+from fuseline.explain.page import render, say
 from fuseline.explain.schema import Summary
 from fuseline.modalities import MediaRoot
 from fuseline.runtime import Answer
@@ -131,6 +131,12 @@ def test_what_is_too_much_is_refused_before_it_is_made(
     with pytest.raises(FuselineError, match="at most 100"):
         predictor.explain(rows[:1], inside=["picture"], grid=64, most_outputs=100)
     assert len(made_of) == 15, "the subsets, and none of the thousands of patches"
+
+
+def test_texts_of_every_alphabet_stand_on_the_page_and_do_not_turn_it() -> None:
+    written = "咳嗽\u3000发烧 می\u200cخواهم 👩\u200d👧 8\u00a0mg"
+    assert say(written) == written
+    assert say("a\u202eb\x00<i>") == "a\ufffdb\ufffd&lt;i&gt;"
 
 
 def test_a_silent_model_says_so_on_the_page(predictor: fuseline.Predictor, rows: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
@@ -62,8 +63,14 @@ def render(found: Explanations, predictor: Predictor, rows: Sequence[Mapping[str
 
 def say(text: object, limit: int = 400) -> str:
     """Text for a page: escaped, without control characters, cut."""
-    whole = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: limit + 1])
+    whole = "".join(c if _shown(c) else "\N{REPLACEMENT CHARACTER}" for c in str(text)[: limit + 1])
     return html.escape(whole if len(whole) <= limit else whole[: limit - 1] + "…")
+
+
+def _shown(c: str) -> bool:
+    """Whether a character may stand on a page: with the wide blanks and the joiners that some alphabets are written
+    with, without controls and overrides of direction."""
+    return c.isprintable() or c in "\n\u200c\u200d\u200e\u200f" or unicodedata.category(c) == "Zs"
 
 
 def _summary(found: Explanations) -> str:
@@ -245,7 +252,7 @@ def _text(text: str, places: Sequence[Sequence[float]], numbers: Sequence[float]
             f'<span style="{tint}" title="{change(of, number)}">{say(text[int(start) : int(stop)], 10**6)}</span>'
         )
         at = int(stop)
-    return f'<div class="words">{"".join(out)}{say(text[at:], 10**6)}</div>'
+    return f'<div class="words" dir="auto">{"".join(out)}{say(text[at:], 10**6)}</div>'
 
 
 def _nearest(row: Explanation) -> str:
