@@ -139,6 +139,13 @@ def test_texts_of_every_alphabet_stand_on_the_page_and_do_not_turn_it() -> None:
     assert say("a\u202eb\x00<i>") == "a\ufffdb\ufffd&lt;i&gt;"
 
 
+def test_a_value_that_training_never_saw_is_said(predictor: fuseline.Predictor) -> None:
+    [row] = predictor.explain([{"sex": "purple", "age": 50}], changes={"sex": "green", "age": 60}).rows
+    assert ["'purple'" in row.notes[0], "'green'" in row.notes[1], len(row.notes)] == [True, True, 2]
+    [row] = predictor.explain([{"sex": "f", "age": 50}], changes={"sex": "m"}).rows
+    assert row.notes == ()
+
+
 def test_a_silent_model_says_so_on_the_page(predictor: fuseline.Predictor, rows: list[Any]) -> None:
     [row] = predictor.explain(rows[:1]).rows
     silent = row.model_copy(update={"answer": row.answer | {"value": None, "abstained": True, "suggestion": "yes"}})

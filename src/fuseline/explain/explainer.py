@@ -19,6 +19,7 @@ from fuseline.explain.summary import summarise
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.cells import shorten
 from fuseline.modalities.rows import Parsed, RowParser
+from fuseline.modalities.tabular import Tabular
 from fuseline.runtime import Answer
 
 if TYPE_CHECKING:
@@ -122,13 +123,27 @@ def plan_row(
         if options.looks_into(name):
             _divide(plan, parser, name, row)
     changes = [{column: cell} for column, cell in options.changes.items()]
+    plan.notes += _unseen(parser, parsed, row)
     if len(changes) > 1:
         changes.append(dict(options.changes))
     plan.afford(len(changes))
     for one in changes:
         plan.changed.append((one, len(plan.asked)))
         plan.asked.append(parser.parse({**row, **one}, media, place))
+        if len(one) == 1:
+            plan.notes += [n for n in _unseen(parser, plan.asked[-1], one) if n not in plan.notes]
     return plan
+
+
+def _unseen(parser: RowParser, parsed: Parsed, cells: Mapping[str, Any]) -> list[str]:
+    """Of these cells those that say what no training row said: an explanation of one is of any such value."""
+    return [
+        f"{column}: {shorten(cells[column])} is no value of the training rows; all such are one to the model"
+        for name, modality in parser.modalities.items()
+        if isinstance(modality, Tabular) and parsed.values.get(name) is not None
+        for column in modality.unseen(parsed.values[name])
+        if column in cells
+    ]
 
 
 def _with(parsed: Parsed, changes: Mapping[str, Any]) -> Parsed:
