@@ -137,13 +137,13 @@ def plan_row(
 
 def _unseen(parser: RowParser, parsed: Parsed, cells: Mapping[str, Any]) -> list[str]:
     """Of these cells those that say what no training row said: an explanation of one is of any such value."""
-    return [
-        f"{column}: {shorten(cells[column])} is no value of the training rows; all such are one to the model"
-        for name, modality in parser.modalities.items()
-        if isinstance(modality, Tabular) and parsed.values.get(name) is not None
-        for column in modality.unseen(parsed.values[name])
-        if column in cells
-    ]
+    out = []
+    for name, modality in parser.modalities.items():
+        value = parsed.values.get(name)
+        if isinstance(modality, Tabular) and value is not None:
+            told = ((c, shorten(cells[c])) for c in modality.unseen(value) if c in cells)
+            out += [f"{c}: {cell} is no value of the training rows; all such are one to the model" for c, cell in told]
+    return out
 
 
 def _with(parsed: Parsed, changes: Mapping[str, Any]) -> Parsed:
