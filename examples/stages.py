@@ -158,7 +158,17 @@ def post(url: str, body: dict[str, Any], *, seconds: float = ANSWER_SECONDS) -> 
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:
-        told = json.loads(error.read() or b"{}")
-        raise FuselineError(told.get("code", "internal"), told.get("error", str(error)), told.get("hint", "")) from None
+        raise FuselineError(*_told(error)) from None
     except (OSError, ValueError) as error:
         raise FuselineError("not_ready", f"the model server gave no answer: {error}", "is it up?") from None
+
+
+def _told(error: urllib.error.HTTPError) -> tuple[str, str, str]:
+    """Code, message and hint of a refusal; of one that a proxy wrote, what there is."""
+    try:
+        told = json.loads(error.read() or b"{}")
+    except (OSError, ValueError):
+        told = {}
+    if not isinstance(told, dict):
+        told = {}
+    return str(told.get("code", "internal")), str(told.get("error", error)), str(told.get("hint", ""))

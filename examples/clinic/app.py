@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +30,7 @@ from fuseline import FuselineError
 
 PAGE = Path(__file__).parent / "page"
 MOST_TEXT = 20_000
+FINITE = sys.float_info.max
 ODD = 0.99
 """an input that is odder than this share of held-out rows is counted"""
 NEIGHBOURS = 4
@@ -129,7 +130,8 @@ def _cell(column: str, kind: str, cell: Any) -> Any:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
     if kind == "number":
-        if isinstance(cell, bool) or not isinstance(cell, int | float) or not math.isfinite(cell):
+        # Compared, not given to math.isfinite: JSON's whole numbers may be too large for a float.
+        if isinstance(cell, bool) or not isinstance(cell, int | float) or not -FINITE <= cell <= FINITE:
             raise FuselineError("bad_request", f"{column} is no number", "leave it empty where it is not known")
         return cell
     if kind == "boolean":

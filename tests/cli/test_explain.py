@@ -51,6 +51,8 @@ def test_json_is_the_schema(package: Path, table: Path) -> None:
     [
         (("--rows", "99"), "no row 99"),
         (("--rows", "one"), "cannot be read"),
+        (("--rows", "9-3"), "is empty"),
+        (("--rows", "0-99999999999999"), "more than"),
         (("--change", "age"), "COLUMN=VALUE"),
         (("--gradients",), "--inside"),
         (("--input", "note"), "--inside"),

@@ -234,6 +234,7 @@ def test_an_answer_is_asked_for_with_what_the_form_holds(
         {"cells": {"age": "old"}},
         {"cells": {"age": True}},
         {"cells": {"age": [1]}},
+        {"cells": {"age": 10**400}},
         {"cells": {"allergy": 3}},
         {"cells": {"allergy": [True]}},
         {"cells": {"sex": {"a": 1}}},

@@ -11,13 +11,15 @@ import served
 
 import fuseline
 from fuseline.errors import FuselineError
-from fuseline.explain import Explanations, Options, explain_rows
+from fuseline.explain import Explanations, Options, explain_rows, explainer
 from fuseline.explain import quantity as of_answer
-from fuseline.explain.page import render
+from fuseline.explain.page import render, say
+from fuseline.explain.schema import Summary
 from fuseline.modalities import MediaRoot
 from fuseline.runtime import Answer
 
 NOWHERE = MediaRoot(None)
+NONE = Summary(rows=0, errors=0, importance={}, by_class={})
 VITALS = dict.fromkeys(("age", "sex", "smoker", "seen"), "vitals")
 
 
@@ -119,6 +121,39 @@ def test_what_is_refused(predictor: fuseline.Predictor, rows: list[Any]) -> None
     [row] = predictor.explain(rows[1:2], of="maybe").rows
     assert row.error["code"] == "cannot_explain"
     assert predictor.explain([]).rows == ()
+
+
+def test_what_is_too_much_is_refused_before_it_is_made(
+    predictor: fuseline.Predictor, rows: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of: list[Any] = []
+    monkeypatch.setattr(explainer, "_with", lambda parsed, changes: made_of.append(changes) or parsed)
+    with pytest.raises(FuselineError, match="at most 100"):
+        predictor.explain(rows[:1], inside=["picture"], grid=64, most_outputs=100)
+    assert len(made_of) == 15, "the subsets, and none of the thousands of patches"
+
+
+def test_texts_of_every_alphabet_stand_on_the_page_and_do_not_turn_it() -> None:
+    written = "咳嗽\u3000发烧 می\u200cخواهم 👩\u200d👧 8\u00a0mg"
+    assert say(written) == written
+    assert say("a\u202eb\x00<i>") == "a\ufffdb\ufffd&lt;i&gt;"
+
+
+def test_a_value_that_training_never_saw_is_said(predictor: fuseline.Predictor) -> None:
+    [row] = predictor.explain([{"sex": "purple", "age": 50}], changes={"sex": "green", "age": 60}).rows
+    assert ["'purple'" in row.notes[0], "'green'" in row.notes[1], len(row.notes)] == [True, True, 2]
+    [row] = predictor.explain([{"sex": "f", "age": 50}], changes={"sex": "m"}).rows
+    assert row.notes == ()
+
+
+def test_a_silent_model_says_so_on_the_page(predictor: fuseline.Predictor, rows: list[Any]) -> None:
+    [row] = predictor.explain(rows[:1]).rows
+    silent = row.model_copy(update={"answer": row.answer | {"value": None, "abstained": True, "suggestion": "yes"}})
+    page = render(
+        Explanations(model={"name": "m", "version": "v"}, rows=(silent,), summary=NONE), predictor, rows[:1], NOWHERE
+    )
+    assert "not sure enough to answer; it leans to yes" in page
+    assert "null" not in page
 
 
 def test_what_is_explained_of_each_task() -> None:

@@ -45,6 +45,13 @@ def test_words_of_other_alphabets_and_long_texts() -> None:
     assert len(parts.without([0])) < len(value), "no word moves in from behind"
 
 
+def test_of_a_huge_text_only_what_is_read_has_parts() -> None:
+    text = "a " + " " * 3000 + "fever " * 50_000
+    [parts], value, modality = divided("text", "note", {"note": text}, max_length=64)
+    assert len(parts.text) <= 64 * 32
+    assert parts.without([]).tolist() == value.tolist() == modality.parse({"note": parts.text}, NOWHERE).tolist()
+
+
 def test_patches_become_the_mean_colour() -> None:
     [parts], value, _ = divided("image", "picture", {"picture": made.picture(RNG, 1)}, grid=4, size=30)
     assert len(parts) == 16

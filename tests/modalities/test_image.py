@@ -328,6 +328,8 @@ def test_broken_dicom() -> None:
     deflated = data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99"[:20])
     assert deflated != data
     assert "deflated" in fails(data[:200] + b"1.2.840.10008.1.2.1.99" + data[200:]).message
+    far = data[:140] + b"1" * 3000 + b"1.2.840.10008.1.2.1.99" + data[140:]
+    assert "deflated" in fails(far).message, "behind a long field, too"
 
 
 def test_dicom_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,17 @@ def test_whatever_a_column_holds_it_has_groups(cells: list[Any]) -> None:
 
 def test_many_values_become_other() -> None:
     bins = Bins.fit("id", [f"p{i}" for i in range(100)])
-    assert sum(bins.of(f"p{i}") == OTHER for i in range(100)) == 80
+    assert {bins.of(f"p{i}") for i in range(100)} == {OTHER}, "names of people make no groups"
+    bins = Bins.fit("site", [f"s{i}" for i in range(30)] * 20 + ["big"])
+    assert sum(bins.of(f"s{i}") != OTHER for i in range(30)) == 20
+    assert bins.of("big") == OTHER
+
+
+def test_long_numbers_are_told_apart() -> None:
+    sites = Bins.fit("site", [1234567, 1234568, "1234568.0"])
+    assert [sites.of(1234567), sites.of("1234568")] == ["1234567", "1234568"]
+    amounts = Bins.fit("amount", [1e7 + i for i in range(100)])
+    assert len({amounts.of(1e7 + i) for i in range(100)}) == 4
 
 
 def test_the_worst_group_is_found_and_small_ones_are_not_judged() -> None:

@@ -204,7 +204,7 @@ async function explain(of) {
   try {
     const found = await json("why", { ...question(), of });
     if (turn !== now.turn) return;
-    if (found.error) throw new Error(found.error.error || "no explanation");
+    if (found.error) throw new Error(found.error.message || "no explanation");
     now.why = found;
     showWhy();
   } catch (error) {

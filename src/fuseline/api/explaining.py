@@ -122,7 +122,7 @@ def _rows(rows: Sequence[int] | Literal["all"] | None, count: int) -> list[int]:
     wrong = [r for r in chosen if not 0 <= r < count]
     if wrong or not chosen:
         said = f"the table has no row {wrong[0]}" if wrong else "no row is named"
-        raise FuselineError("bad_usage", said, f"rows are 0 to {count - 1}")
+        raise FuselineError("bad_usage", said, f"rows are 0 to {count - 1}" if count else "the table is empty")
     return chosen
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from fuseline.errors import FuselineError
 
 NAME = "explain"
+MOST_ROWS = 1_000_000
+"""of one span: a slip of the finger must not fill the memory"""
 
 
 def command(
@@ -91,9 +93,13 @@ def _rows(text: str | None) -> Any:
     for part in text.split(","):
         low, dash, high = part.strip().partition("-")
         try:
-            out += range(int(low), int(high) + 1) if dash else [int(low)]
+            span = range(int(low), int(high) + 1) if dash else [int(low)]
         except ValueError:
             raise FuselineError("bad_usage", f"--rows {text!r} cannot be read", "0,5,10-19 or all") from None
+        if not 0 < len(span) <= MOST_ROWS:
+            said = "is empty" if not span else f"names more than {MOST_ROWS:,} rows"
+            raise FuselineError("bad_usage", f"the span {part.strip()!r} of --rows {said}", "0,5,10-19 or all")
+        out += span
     return out
 
 

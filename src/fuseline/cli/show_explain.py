@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from fuseline.explain.page import change, figure, subject
 from fuseline.explain.schema import Explanation, Explanations, Inside, Quantity
+from fuseline.explain.words import change, failure, figure, remarks, standing, subject, then
 
 BAR = 12
 """characters of the longest bar to one side"""
@@ -35,12 +35,14 @@ def show_explanations(found: Explanations, console: Console | None = None) -> No
 
 def _show_row(row: Explanation, console: Console) -> None:
     if row.of is None or row.quantity is None or row.inputs is None:
-        console.print(Text(f"row {row.row}: {(row.error or {}).get('message', '')}", style="bold red"))
+        console.print(Text(f"row {row.row}: {failure(row)}", style="bold red"))
         return
     of = row.of
     head = Text(f"row {row.row}: ", style="bold")
     head.append(f"{subject(of)} is {figure(of, row.quantity)}; without any input {figure(of, row.inputs.base)}")
     console.print(head)
+    for fact in standing(row):
+        console.print(Text(f"  {fact}"))
     _bars(console, [(n, v) for n, v in row.inputs.values.items()], of)
     for part in row.inside:
         _show_inside(part, of, console)
@@ -50,12 +52,14 @@ def _show_row(row: Explanation, console: Console) -> None:
                 console.print(Text(f"  with {one.changes}: {one.error}", style="red"))
             continue
         cells = ", ".join(f"{k} = {v}" if v not in (None, "") else f"{k} absent" for k, v in one.changes.items())
-        console.print(Text(f"  with {cells}: {figure(of, one.quantity)} ({change(of, one.change)})"))
+        answer = then(of, one)
+        said = f"{figure(of, one.quantity)} ({change(of, one.change)})" + (f", answer {answer}" if answer else "")
+        console.print(Text(f"  with {cells}: {said}"))
     for near in row.nearest:
         console.print(
             Text(f"  like row {near.row} of the index{'' if near.id is None else f' ({near.id})'}: {near.score:.3f}")
         )
-    for note in row.notes:
+    for note in remarks(row):
         console.print(Text(f"  {note}", style="dim"))
 
 

@@ -19,6 +19,7 @@ from fuseline.explain.summary import summarise
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.cells import shorten
 from fuseline.modalities.rows import Parsed, RowParser
+from fuseline.modalities.tabular import Tabular
 from fuseline.runtime import Answer
 
 if TYPE_CHECKING:
@@ -81,6 +82,18 @@ class Plan:
     changed: list[tuple[dict[str, Any], int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def afford(self, more: int) -> None:
+        """Raises FuselineError ``too_large`` where that many questions more are too many: before any of them is made,
+        since each may hold a picture."""
+        count = len(self.asked) + more
+        if count > self.options.most_outputs:
+            raise FuselineError(
+                "too_large",
+                f"this row's explanation takes {count} answers or more, at most {self.options.most_outputs} are given",
+                "look into fewer inputs, with a coarser grid or fewer parts, or allow more",
+                row=self.row,
+            )
+
 
 def plan_row(
     parser: RowParser, row: Mapping[str, Any], parsed: Parsed, options: Options, *, media: MediaRoot, place: int
@@ -99,6 +112,7 @@ def plan_row(
         wanted = [*prefixes(plan.chosen), *(frozenset(plan.used) - {n} for n in plan.used)]
     else:
         wanted = subsets(plan.used)
+    plan.afford(len(set(wanted)) - 1)
     for subset in dict.fromkeys(wanted):
         if len(subset) == len(plan.used):
             plan.sets[subset] = 0
@@ -109,17 +123,27 @@ def plan_row(
         if options.looks_into(name):
             _divide(plan, parser, name, row)
     changes = [{column: cell} for column, cell in options.changes.items()]
-    for one in [*changes, dict(options.changes)] if len(changes) > 1 else changes:
+    plan.notes += _unseen(parser, parsed, row)
+    if len(changes) > 1:
+        changes.append(dict(options.changes))
+    plan.afford(len(changes))
+    for one in changes:
         plan.changed.append((one, len(plan.asked)))
         plan.asked.append(parser.parse({**row, **one}, media, place))
-    if len(plan.asked) > options.most_outputs:
-        raise FuselineError(
-            "too_large",
-            f"this row's explanation takes {len(plan.asked)} answers, at most {options.most_outputs} are given",
-            "look into fewer inputs, with a coarser grid or fewer parts, or allow more",
-            row=place,
-        )
+        if len(one) == 1:
+            plan.notes += [n for n in _unseen(parser, plan.asked[-1], one) if n not in plan.notes]
     return plan
+
+
+def _unseen(parser: RowParser, parsed: Parsed, cells: Mapping[str, Any]) -> list[str]:
+    """Of these cells those that say what no training row said: an explanation of one is of any such value."""
+    out = []
+    for name, modality in parser.modalities.items():
+        value = parsed.values.get(name)
+        if isinstance(modality, Tabular) and value is not None:
+            told = ((c, shorten(cells[c])) for c in modality.unseen(value) if c in cells)
+            out += [f"{c}: {cell} is no value of the training rows; all such are one to the model" for c, cell in told]
+    return out
 
 
 def _with(parsed: Parsed, changes: Mapping[str, Any]) -> Parsed:
@@ -138,6 +162,7 @@ def _divide(plan: Plan, parser: RowParser, name: str, row: Mapping[str, Any]) ->
     for parts in divisions:
         if not len(parts):
             continue
+        plan.afford(len(parts))
         plan.divided.append((name, modality.name, parts, len(plan.asked)))
         plan.asked += [_with(parsed, {name: parts.without([i])}) for i in range(len(parts))]
 
@@ -205,24 +230,25 @@ def _by_input(plan: Plan, answers: Sequence[Answer], of: Quantity) -> ByInput:
 
 
 def _what_if(plan: Plan, answers: Sequence[Answer], of: Quantity, value: float) -> list[WhatIf]:
-    out = []
-    for name in plan.used:
-        then = answers[plan.sets[frozenset(plan.used) - {name}]]
-        found = of_answer.read(of, then)
-        out.append(
-            WhatIf(absent=name, changes=None, value=then.value, quantity=found, change=found - value, error=None)
-        )
-    for cells, place in plan.changed:
-        then = answers[place]
-        changes = {column: cell if _is_plain(cell) else shorten(cell) for column, cell in cells.items()}
+    def told(then: Answer, absent: str | None, changes: dict[str, Any] | None) -> WhatIf:
         if then.error is not None:
             said = str(then.error.message)
-            out.append(WhatIf(absent=None, changes=changes, value=None, quantity=None, change=None, error=said))
-            continue
+            return WhatIf(absent=absent, changes=changes, value=None, quantity=None, change=None, error=said)
         found = of_answer.read(of, then)
-        out.append(
-            WhatIf(absent=None, changes=changes, value=then.value, quantity=found, change=found - value, error=None)
+        return WhatIf(
+            absent=absent,
+            changes=changes,
+            value=then.value,
+            suggestion=of_answer.leaning(of, then),
+            quantity=found,
+            change=found - value,
+            error=None,
         )
+
+    out = [told(answers[plan.sets[frozenset(plan.used) - {name}]], name, None) for name in plan.used]
+    for cells, place in plan.changed:
+        changes = {column: cell if _is_plain(cell) else shorten(cell) for column, cell in cells.items()}
+        out.append(told(answers[place], None, changes))
     return out
 
 

@@ -24,7 +24,7 @@ from fuseline.modalities.document import Document, Page
 from fuseline.modalities.image import Image
 from fuseline.modalities.several import Items, Several
 from fuseline.modalities.tabular import Tabular
-from fuseline.modalities.text import Text, as_text, clean
+from fuseline.modalities.text import Text, as_text
 from fuseline.modalities.timeseries import TimeSeries
 from fuseline.modalities.video import Clip, Video
 
@@ -94,7 +94,7 @@ def _groups(count: int, most: int) -> list[range]:
 
 def _words(modality: Text, cells: Cells, most: int) -> Parts:
     column = modality.columns[0]
-    text = clean(as_text(cells[column], column), modality.config.lowercase)
+    text = modality.cleaned(as_text(cells[column], column))
     read = modality.tokenizer.encode(text)
     if read.overflowing:  # words beyond what is read would move in where one before them is hidden
         text = text[: max((end for _, end in read.offsets), default=0)]

@@ -68,6 +68,14 @@ def read(quantity: Quantity, answer: Answer) -> float:
     return float(np.mean(found)) if quantity.steps is not None else float(found)
 
 
+def leaning(quantity: Quantity, answer: Answer) -> Any:
+    """What a model that is not sure enough to answer leans to; None where it answers."""
+    if quantity.target is None:
+        return answer.suggestion
+    told = (answer.details or {}).get(quantity.target)
+    return told.get("suggestion") if isinstance(told, Mapping) else None
+
+
 def _label(chances: Mapping[str, float], of: str | None) -> str:
     if of is None:
         return max(chances, key=chances.__getitem__)

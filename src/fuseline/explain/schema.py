@@ -59,7 +59,8 @@ class WhatIf(Frozen):
 
     absent: str | None = Field(None, description="the input that was made absent")
     changes: dict[str, Any] | None = Field(None, description="column -> the new cell")
-    value: Any = Field(description="the model's answer then")
+    value: Any = Field(description="the model's answer then; null where it is not sure enough to answer")
+    suggestion: Any = Field(None, description="what it leans to then, where it does not answer")
     quantity: float | None = Field(description="the explained quantity then")
     change: float | None = Field(description="the quantity then minus the quantity now")
     error: str | None = Field(None, description="why there is no answer")

@@ -219,6 +219,11 @@ class Tabular:
         """Features that are present."""
         return float(np.count_nonzero(~np.isnan(value.numbers)) + np.count_nonzero(value.categories))
 
+    def unseen(self, value: Record) -> list[str]:
+        """Columns whose value no training row had, or too few: the model takes all of those for one."""
+        columns = [c for c, kind in self.kinds.items() if kind in ("category", "boolean")]
+        return [c for c, index in zip(columns, value.categories, strict=True) if index == OTHER]
+
     def summary(self, value: Record) -> dict[str, float | str]:
         """The present cells by column: numbers, categories' values (`(other)` for unseen ones), dates as days."""
         out: dict[str, float | str] = {}

@@ -103,13 +103,17 @@ class Text:
         if is_absent(cell):
             return None
         raw = as_text(cell, column)
-        text = clean(raw[: self._most_characters], self.config.lowercase)
+        text = self.cleaned(raw)
         if not text:
             return None
         encoding = self.tokenizer.encode(text)
         cut = len(raw) > self._most_characters or bool(encoding.overflowing)
         ids = encoding.ids or [self.pad_id]  # some tokenizers drop every character they do not know
         return noted(np.array(ids, dtype=np.int64), characters=float(len(text)), cut=float(cut))
+
+    def cleaned(self, raw: str) -> str:
+        """A cell's text as it is given to the tokenizer: cut where no token could reach, then cleaned."""
+        return clean(raw[: self._most_characters], self.config.lowercase)
 
     def collate(self, values: Sequence[np.ndarray | None]) -> dict[str, np.ndarray]:
         """`ids` (B, T) int64, padded to the longest text of the batch; `mask` (B, T) int64, 1 where a token is."""

@@ -70,6 +70,8 @@ class ModelInfo:
     metric: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     """the package's own test metrics"""
+    notice: str = ""
+    """the recipe's own words on what the model is not for; whoever shows its answers shows them"""
     profile: dict[str, Any] | None = None
     """the package's profile.json, for drift; left out of `to_dict(profile=False)`"""
 

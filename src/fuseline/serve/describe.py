@@ -37,6 +37,7 @@ def describe(predictor: Predictor, name: str | None = None) -> ModelInfo:
         backend=predictor.backend_kind,
         metric=str(metrics.get("metric", "")),
         metrics=_scores(metrics),
+        notice=" ".join((recipe.notice or "").split()),
         profile=package.read_json("profile.json"),
     )
 

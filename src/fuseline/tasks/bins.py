@@ -13,6 +13,9 @@ ABSENT = "absent"
 OTHER = "other"
 MOST_VALUES = 20
 """values of a column that are groups of their own, the most frequent ones; the rest are `other`"""
+FEWEST_OF_MANY = 20
+"""rows of a value that is a group of its own where a column has more values than that: a column of names or numbers of
+people makes no groups, and nobody's name gets into a report or a package"""
 FEW = 6
 """numbers of no more distinct values are values, not amounts"""
 BINS = 4
@@ -39,7 +42,8 @@ class Bins:
         for cell in cells:
             if not _absent(cell):
                 counts[_text(cell)] = counts.get(_text(cell), 0) + 1
-        most = sorted(counts, key=lambda v: (-counts[v], v))[:MOST_VALUES]
+        least = FEWEST_OF_MANY if len(counts) > MOST_VALUES else 1
+        most = [v for v in sorted(counts, key=lambda v: (-counts[v], v))[:MOST_VALUES] if counts[v] >= least]
         return cls(column, values=tuple(most))
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,8 +63,9 @@ class Bins:
         if number is None:
             return OTHER
         place = int(np.searchsorted(self.edges, number, side="right"))
-        low = "" if place == 0 else f"from {self.edges[place - 1]:g}"
-        high = "" if place == len(self.edges) else f"below {self.edges[place]:g}"
+        edges = _apart(self.edges)
+        low = "" if place == 0 else f"from {edges[place - 1]}"
+        high = "" if place == len(edges) else f"below {edges[place]}"
         return " ".join(part for part in (low, high) if part)
 
 
@@ -80,9 +85,18 @@ def _number(cell: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def _apart(edges: Sequence[float]) -> list[str]:
+    """Edges in as few digits as tell them apart: two groups of one name would be one."""
+    for digits in range(6, 18):
+        texts = [f"{e:.{digits}g}" for e in edges]
+        if len(set(texts)) == len(edges):
+            break
+    return texts
+
+
 def _text(cell: Any) -> str:
     """`1` and `1.0` are one value, as everywhere; what is no plain cell is none of the known ones."""
     if isinstance(cell, (bytes, bytearray, memoryview, list, dict, tuple)):
         return ""
     number = _number(cell)
-    return f"{number:g}" if number is not None else str(cell).strip()
+    return f"{number:.15g}" if number is not None else str(cell).strip()

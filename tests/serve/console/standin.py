@@ -67,6 +67,7 @@ def model(**changes: Any) -> dict[str, Any]:
         "fuseline": "0.2.0",
         "metric": "auroc",
         "metrics": {"accuracy": 0.8712, "auroc": 0.9431, "brier": 0.0917},
+        "notice": "This is <b>no</b> medical device.",
         "default": True,
     }
     return out | changes

@@ -105,6 +105,7 @@ def test_another_model_is_another_form(page: Page, server: Standin) -> None:
 
 def test_the_model_tells_of_itself(page: Page) -> None:
     page.open()
+    assert page.one("#notice").text == "This is <b>no</b> medical device.", "seen without a click"
     page.one("#about summary").click()
     told = page.one("#about-body").text
     for part in ("sick", "binary", "4.6 MB", "0.2.0", "auroc ★", "0.9431", "picture", "tabular"):

@@ -48,6 +48,8 @@ def model_card(
         f"Replayed on {parity['rows']} real rows without torch: largest difference "
         f"{parity['max_abs_difference']:.2g} (allowed {parity['tolerance']:g}).",
         "",
+        "## Limits",
+        "",
         *limits(run, metrics),
         "",
         "What the table was is in `datasheet.md`.",
@@ -95,10 +97,14 @@ def sure_lines(metrics: Mapping[str, Any]) -> list[str]:
             lines.append(f"- wrong: {_share(risk['1'])} of all answers, {_share(risk['0.8'])} of the surest 80 %")
         if "abstain" in own.get("selective", {}):
             first = own["selective"]["abstain"]["checked"][0]
+            said = (
+                f"{_share(first['answered'])} of the rows are answered, {_share(first['error'])} of these wrongly"
+                if first["answered"]
+                else "**it answered none of the test rows**; each gets what it leans to, for a person to check"
+            )
             lines.append(
                 f"- it abstains where more than {_share(own['selective']['abstain']['error'])} of the answers would "
-                f"be wrong: {_share(first['answered'])} of the rows are answered, "
-                f"{_share(first['error'])} of these wrongly"
+                f"be wrong: {said}"
             )
     return lines
 
@@ -221,7 +227,13 @@ def compressed_card(
             f"| {', '.join(entry['present'])} | {entry['rows']} | {_number(entry['score'])} | {_number(entry['base'])} "
             f"| {_number(entry['drop']['value'], 2)} |"
         )
-    lines += sure_lines(metrics or {})
+    lines += sure_lines(metrics or {}) + slice_lines(metrics or {})
+    lines += ["", "## Limits", ""]
+    if not (metrics or {}).get("slices"):
+        lines.append("- How it does for groups of rows was not measured after compression.")
+    if "sure" not in (metrics or {}):
+        lines.append("- Its chances were not calibrated and promise nothing (docs/how-sure.md).")
+    lines.append("- The figures hold for rows like those measured. Rows from another source may do worse.")
     inputs = before.split("## Measured")[0].split("## Reads")
     return "\n".join([*lines, "", "## Reads", inputs[-1].strip(), ""]) if len(inputs) > 1 else "\n".join([*lines, ""])
 

@@ -46,7 +46,7 @@ def _sentence(found: dict[str, object], metric: str) -> str:
     text = f"Measured on the {clean(found.get('of'), 10)} rows, with 95 % intervals. "
     if worst:
         clear = {
-            True: "a difference that its interval excludes from being chance alone",
+            True: "a difference larger than chance explains",
             False: "within what chance explains",
         }
         text += (

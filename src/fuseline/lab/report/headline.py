@@ -108,12 +108,27 @@ def cautions(files: RunFiles) -> list[str]:
                 f"Validation and test disagree: {label(watched.name)} is {estimate(other)} on validation rows and "
                 f"{estimate(watched)} on test rows. The parts may differ in kind, or one of them is too small."
             )
+    out += _silent(files)
     if found := listing(mapping(files.data).get("leaks")):
         where = "one finding" if len(found) == 1 else f"{len(found)} findings"
         out.append(
             f"The same content stands in several parts of the table ({where}, listed under Data): "
             "the figures may flatter the model."
         )
+    return out
+
+
+def _silent(files: RunFiles) -> list[str]:
+    """Where the model as packaged abstains on every row, the figures above are of answers that nobody will get."""
+    out = []
+    for name, own in mapping(mapping(files.metrics.get("sure")).get("tasks")).items():
+        checked = listing(mapping(mapping(mapping(own).get("selective")).get("abstain")).get("checked"))
+        if checked and number(mapping(checked[0]).get("answered")) == 0:
+            of = f" of {clean(name, 60)}" if name else ""
+            out.append(
+                f"As packaged it withholds every answer{of}: it could not be shown to be wrong as rarely as "
+                "evaluation.abstain states (see How sure). The figures are of what it leans to."
+            )
     return out
 
 

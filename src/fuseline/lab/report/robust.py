@@ -22,6 +22,8 @@ class Figures:
     first: str
     headings: list[str]
     rows: list[list[str]]
+    folded: bool = False
+    """closed until it is asked for"""
 
 
 @dataclass(frozen=True)

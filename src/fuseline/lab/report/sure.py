@@ -55,13 +55,18 @@ def _calibration(own: dict[str, Any], out: Sureness) -> None:
     if not told or told.get("asked") in (None, "none"):
         return
     method = clean(told.get("method"), 20)
-    out.sentences.append(
-        f"Chances are not calibrated: {clean(told['why'], 120)}." if told.get("why") else f"Calibrated by: {method}."
-    )
+    changed = method not in ("", "none")
+    if changed:
+        out.sentences.append(f"Chances are calibrated by: {method}.")
+    else:
+        why = clean(told.get("why") or "", 120) or "no method made the held-out rows more likely, in cross-validation"
+        out.sentences.append(f"Chances are as the model gave them: {why}.")
+    told = told if changed else {**told, "after": {}}
     rows = []
     for key, label in (("ece", "ECE"), ("brier", "Brier score"), ("log_loss", "Log loss"), ("accuracy", "Accuracy")):
-        rows.append([label, *(fmt(number(mapping(told.get(when)).get(key))) for when in BEFORE_AFTER)])
-    out.tables.append(Figures("Calibration on the test rows.", "Metric", list(BEFORE_AFTER), rows))
+        rows.append([label, *(fmt(number(mapping(told.get(w)).get(key))) for w in BEFORE_AFTER if told.get(w))])
+    headings = list(BEFORE_AFTER) if changed else ["as they are"]
+    out.tables.append(Figures("Calibration on the test rows.", "Metric", headings, rows))
     losses = mapping(told.get("log_loss"))
     if losses:
         rows = [[clean(k, 20), fmt(number(v))] for k, v in losses.items()]
@@ -73,7 +78,8 @@ def _calibration(own: dict[str, Any], out: Sureness) -> None:
         bins = [mapping(b) for b in listing(whole.get("bins"))]
         if bins:
             x, y, n = (numbers([b.get(k) for b in bins]) for k in ("confidence", "accuracy", "count"))
-            out.plots.append(reliability(f"Reliability {when}", x, y, n, number(whole.get("ece"))))
+            title = f"Reliability {when}" if changed else "Reliability"
+            out.plots.append(reliability(title, x, y, n, number(whole.get("ece"))))
 
 
 def _conformal(own: dict[str, Any], out: Sureness) -> None:
@@ -88,19 +94,27 @@ def _conformal(own: dict[str, Any], out: Sureness) -> None:
         f"{len(judged)} have enough rows to tell, and {len(low)} of these fall short by more than 2 points and by more "
         f"than chance explains" + (f": {'; '.join(_group(g) for g in low[:5])}." if low else ".")
     )
-    rows = [
-        [
-            _group(g),
-            count(number(g.get("fitted_rows"))),
-            count(number(g.get("rows"))),
-            _percent(number(g.get("coverage"))),
-            fmt(number(g.get("size"))),
-            clean(g.get("verdict"), 30),
-        ]
-        for g in groups
-    ]
     headings = ["fitted on", "checked on", "holds the truth", "classes, or width", f"against {100 * stated:g} %"]
-    out.tables.append(Figures("Coverage by the inputs that are there.", "Rows", headings, rows))
+    caption = (
+        "How often the truth is inside, by the inputs that are there. Shown with: rows that have these inputs, asked "
+        "with just these. That have just: rows that came with no others."
+    )
+    if judged:
+        out.tables.append(Figures(caption, "Rows", headings, [_covered(g) for g in judged]))
+    if few := [g for g in groups if g.get("verdict") == "too few rows"]:
+        caption = f"The {len(few)} groups with too few rows to tell, to fit a threshold of their own or to check it."
+        out.tables.append(Figures(caption, "Rows", headings[:-1], [_covered(g)[:-1] for g in few], folded=len(few) > 6))
+
+
+def _covered(g: dict[str, Any]) -> list[str]:
+    return [
+        _group(g),
+        count(number(g.get("fitted_rows"))) if number(g.get("fitted_rows")) else "others' rows",
+        count(number(g.get("rows"))),
+        _percent(number(g.get("coverage"))),
+        fmt(number(g.get("size"))),
+        clean(g.get("verdict"), 30),
+    ]
 
 
 def _group(group: dict[str, Any]) -> str:
@@ -143,6 +157,11 @@ def _selective(own: dict[str, Any], out: Sureness) -> None:
         answered = number(entry.get("answered"))
         rows.append([words, count(number(entry.get("rows"))), _percent(answered), _percent(number(entry.get("error")))])
     stated = _percent(number(abstain.get("error")))
+    if number(checked[0].get("answered")) == 0:
+        out.sentences.append(
+            f"It answered none of the test rows: of no share of the rows could it be shown that at most {stated} of "
+            "the answers are wrong. Every row gets what the model leans to, for a person to check."
+        )
     held = _percent(number(abstain.get("confidence")))
     caption = f"Answers given where at most {stated} of them shall be wrong (at {held} confidence)."
     out.tables.append(Figures(caption, "Rows", ["checked on", "answered", "wrong among these"], rows))

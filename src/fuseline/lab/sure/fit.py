@@ -163,8 +163,9 @@ def fit_sure(
             found = dict(sure.abstain[name].groups)[None]
             if found["threshold"] is None:
                 notes.append(
-                    f"{_of(name)}no answer is given: {found['rows']} held-out rows promise an error of "
-                    f"{100 * spec.abstain.error:g} % for no share of them"
+                    f"{_of(name)}every answer is withheld: of {found['rows']} "
+                    f"held-out rows no share can be shown to be wrong in at most {100 * spec.abstain.error:g} %; give "
+                    "it more validation rows or state a larger error (evaluation.abstain)"
                 )
     return sure, notes
 

@@ -274,7 +274,7 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
     bad = Quarantine(folder / "quarantine.csv", table, mode=spec.on_error, max_share=spec.max_bad_share)
     builder = ProfileBuilder()
     absent = {name: np.zeros((len(PARTS), 2), int) for name in parser.names}
-    cells_absent: dict[str, int] = dict.fromkeys(parser.columns, 0)
+    cells_absent = {column: np.zeros((len(PARTS), 2), int) for column in parser.columns}
     taken: dict[str, int] = {}
     broken: dict[str, int] = {}
     used = 0
@@ -304,9 +304,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                 _count(row, part[row.index], parser, absent, builder)
                 if prepared.length_N is not None:
                     prepared.length_N[row.index] = length_of(computed, row.values)
-                if part[row.index] == 0:
-                    for column in parser.columns:
-                        cells_absent[column] += parser.cell(dicts[i].get(column)) is None
+                for column, counts in cells_absent.items():
+                    counts[part[row.index]] += (parser.cell(dicts[i].get(column)) is None, 1)
             advance(len(dicts))
     bad.finish(used)
     prepared.unlabelled = np.flatnonzero(teaches)
@@ -323,7 +322,6 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
             broken[text.removesuffix(TAKEN)] = count
     if "errors" not in parser.names:  # of all parts: whether a cell can be read does not depend on the split
         prepared.profile["errors"] = {"kind": "errors", "rows": used, "columns": broken}
-    train_rows = max(1, int((part == 0).sum()))
     prepared.data = {
         "columns": [
             {
@@ -332,9 +330,7 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                 "modality": parser.modalities[name].name,
                 "kind": (prepared.recipe.inputs[name].columns or {}).get(column, ""),
                 "absent": {
-                    p: _share(absent[name][i])
-                    if len(parser.modalities[name].columns) == 1
-                    else (cells_absent[column] / train_rows if p == "train" else None)
+                    p: _share((absent[name] if len(parser.modalities[name].columns) == 1 else cells_absent[column])[i])
                     for i, p in enumerate(PARTS)
                 },
                 "summary": {k: v for k, v in prepared.profile.items() if k.split(".")[0] == name},

@@ -73,6 +73,8 @@ function chooseVersion() {
     clearAnswer();
     offerContributions();
   }
+  $("notice").hidden = !model.notice; // not folded away: it says what the answers are not for
+  $("notice").replaceChildren(name(model.notice ?? ""));
   form.show(model);
   about();
   live.show(model.name);
