@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import made
 import numpy as np
+import PIL.Image
 import pytest
 
 from fuseline.explain.curves import deletion, insertion
@@ -66,6 +68,44 @@ def test_patches_become_the_mean_colour() -> None:
     assert len(np.unique(np.asarray(parts.without(range(16))).reshape(-1, 3), axis=0)) == 1
     area = sum((r - x) * (b - y) for x, y, r, b in parts.places)
     assert area == pytest.approx(1), "patches cover the picture once"
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "seen"),
+    [
+        ("stretch", (40, 20), (0, 0, 1, 1)),
+        ("crop", (40, 20), (0.25, 0, 0.75, 1)),
+        ("crop", (20, 80), (0, 0.375, 1, 0.625)),
+        ("pad", (40, 20), (0, -0.5, 1, 1.5)),
+        ("pad", (20, 40), (-0.5, 0, 1.5, 1)),
+        ("crop", (30, 30), (0, 0, 1, 1)),
+    ],
+)
+def test_which_part_of_the_picture_the_model_sees(resize: str, size: tuple[int, int], seen: tuple[float, ...]) -> None:
+    """Patches laid by `seen` on the original lie where the marked spot is in the pixels that the model reads."""
+    width, height = size
+    picture = np.full((height, width, 3), 9, np.uint8)
+    spot = (int(width * 0.6), int(height * 0.45))
+    picture[spot[1], spot[0]] = 255
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture).save(file, "PNG")
+    [parts], value, modality = divided("image", "p", {"p": file.getvalue()}, grid=8, size=32, resize=resize)
+    assert parts.seen == pytest.approx(seen)
+    left, top, right, bottom = parts.seen
+    y, x = np.unravel_index(np.asarray(value)[..., 0].argmax(), (32, 32))
+    [held] = [p for p in parts.places if p[0] <= (x + 0.5) / 32 < p[2] and p[1] <= (y + 0.5) / 32 < p[3]]
+    on = [left + s * (right - left) if i % 2 == 0 else top + s * (bottom - top) for i, s in enumerate(held)]
+    assert on[0] <= (spot[0] + 0.5) / width <= on[2]
+    assert on[1] <= (spot[1] + 0.5) / height <= on[3]
+    assert modality.seen(np.asarray(value)) is None, "its sides are not known"
+
+
+def test_a_turned_picture_is_seen_as_it_is_shown() -> None:
+    file, exif = io.BytesIO(), PIL.Image.Exif()
+    exif[274] = 6  # lies on its side: shown 20 wide and 40 high
+    PIL.Image.new("RGB", (40, 20)).save(file, "JPEG", exif=exif)
+    [parts], *_ = divided("image", "p", {"p": file.getvalue()}, grid=2, size=16, resize="crop")
+    assert parts.seen == pytest.approx((0, 0.25, 1, 0.75))
 
 
 def test_moments_become_silence() -> None:

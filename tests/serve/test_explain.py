@@ -48,6 +48,23 @@ def test_the_same_as_the_predictor_says(open_service: Any, package: Any, rows: l
     assert found.rows[1].error["code"] == "bad_cell"
 
 
+def test_of_one_version(open_service: Any, rows: list[Any]) -> None:
+    async def go() -> list[httpx.Response]:
+        async with open_service() as service:
+            transport = httpx.ASGITransport(make_app(service, service.settings), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                version = (await client.get("/v1/models/clinic")).json()["version"]
+                paths = [PATH.replace("/explain", f"/versions/{v}/explain") for v in (version, "other")]
+                row = next(as_json(r) for r in rows if "picture" in r)
+                body = {"rows": [row], "inside": ["picture"], "grid": 2}
+                return [await client.post(path, json=body) for path in paths]
+
+    found, unknown = asyncio.run(go())
+    [row] = Explanations.model_validate(found.json()).rows
+    assert row.inside[0].seen == (0, 0, 1, 1), "the clinic's pictures are stretched"
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "unknown_version")
+
+
 def test_what_is_refused(open_service: Any) -> None:
     row = {"note": "calm", "age": 40}
     bodies: list[tuple[Any, int, str]] = [

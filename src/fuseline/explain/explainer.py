@@ -188,6 +188,7 @@ def finish(plan: Plan, answers: Sequence[Answer], task: Any) -> Explanation:
                     for i, (label, spot) in enumerate(zip(parts.labels, parts.places, strict=True))
                 ),
                 text=parts.text,
+                seen=parts.seen,
                 outputs=len(parts),
             )
             for name, modality, parts, first in plan.divided

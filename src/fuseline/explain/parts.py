@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -50,6 +51,8 @@ class Parts:
     """the value with these parts hidden; None where nothing is left of it"""
     text: str | None = None
     notes: tuple[str, ...] = field(default=())
+    seen: tuple[float, float, float, float] | None = None
+    """of patches: the part of the original picture that the value shows; see `schema.Inside`"""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +72,8 @@ def parts_of(modality: Modality, cells: Cells, value: Any, *, grid: int = 8, mos
         case Text():
             return [_words(modality, cells, most)]
         case Image():
-            return [_patches(value, grid, lambda pixels: noted(pixels, **getattr(value, "facts", {})))]
+            wrap = partial(noted, **getattr(value, "facts", {}))
+            return [_patches(value, grid, wrap, modality.seen(value))]
         case Audio():
             return [_moments(modality, value, most)]
         case Video():
@@ -113,7 +117,12 @@ def _words(modality: Text, cells: Cells, most: int) -> Parts:
     return Parts("word", "the word is taken out of the text", labels, tuple(map(_floats, spans)), without, text)
 
 
-def _patches(pixels: np.ndarray, grid: int, wrap: Callable[[np.ndarray], Any]) -> Parts:
+def _patches(
+    pixels: np.ndarray,
+    grid: int,
+    wrap: Callable[[np.ndarray], Any],
+    seen: tuple[float, float, float, float] | None,
+) -> Parts:
     height, width = pixels.shape[:2]
     grid = min(grid, height, width)
     mean = np.asarray(pixels).reshape(-1, pixels.shape[-1]).mean(axis=0).round().astype(np.uint8)
@@ -129,7 +138,7 @@ def _patches(pixels: np.ndarray, grid: int, wrap: Callable[[np.ndarray], Any]) -
 
     labels = tuple(f"row {i // grid + 1}, column {i % grid + 1} of {grid}" for i in range(len(boxes)))
     places = tuple((a / width, b / height, c / width, d / height) for a, b, c, d in boxes)
-    return Parts("patch", "the patch becomes the picture's mean colour", labels, places, without)
+    return Parts("patch", "the patch becomes the picture's mean colour", labels, places, without, seen=seen)
 
 
 def _moments(modality: Audio, wave_S: np.ndarray, most: int) -> Parts:
@@ -227,7 +236,8 @@ def _page(modality: Document, cells: Cells, page: Page, grid: int, most: int) ->
         labels = tuple(" ".join(words[k].text for k in g) for g in groups)
         out.append(Parts("word", "the word is taken off the page", labels, ((),) * len(groups), without))
     if page.pixels is not None:
-        out.append(_patches(page.pixels, grid, lambda pixels: dataclasses.replace(page, pixels=pixels)))
+        whole = (0.0, 0.0, 1.0, 1.0)  # a page is stretched
+        out.append(_patches(page.pixels, grid, lambda pixels: dataclasses.replace(page, pixels=pixels), whole))
     return out
 
 

@@ -48,6 +48,12 @@ class Inside(Frozen):
     hidden: str = Field(description="what a hidden part is replaced by, in words")
     parts: tuple[PartValue, ...]
     text: str | None = Field(None, description="of words: the text as the model reads it")
+    seen: tuple[float, float, float, float] | None = Field(
+        None,
+        description="of patches: which part of the original picture (as it is seen, its orientation applied) the model "
+        "sees: left, top, right, bottom as shares of its sides. 0, 0, 1, 1 is all of it; within that, the rest was "
+        "cropped; beyond it, black was added; null where it is not known",
+    )
     outputs: int = Field(description="answers of the model (or passes forth and back) that it took")
     gap: float | None = Field(
         None, description="of integrated gradients: sum of all parts minus what all of them together change"

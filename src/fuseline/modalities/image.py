@@ -11,7 +11,7 @@ from pydantic import Field
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot
 from fuseline.modalities.cells import Noted, is_absent, noted, only_column, sha256
 from fuseline.modalities.media import read_media
-from fuseline.modalities.picture import decode_picture
+from fuseline.modalities.picture import decode_picture, seen
 from fuseline.recipe import Frozen
 
 
@@ -85,6 +85,13 @@ class Image:
     def _sides(self, value: np.ndarray | None) -> tuple[float, float]:
         facts: dict[str, float] = getattr(value, "facts", {})
         return facts.get("width", float(self.config.size)), facts.get("height", float(self.config.size))
+
+    def seen(self, value: np.ndarray) -> tuple[float, float, float, float] | None:
+        """Which part of the original picture a value shows, as `seen` of `picture.py`; None: its sides are unknown."""
+        facts: dict[str, float] = getattr(value, "facts", {})
+        if not (facts.get("width", 0.0) > 0 and facts.get("height", 0.0) > 0):
+            return None
+        return seen(facts["width"], facts["height"], self.config.size, self.config.resize)
 
     def arrays(self) -> dict[str, ArraySpec]:
         pixels = ArraySpec("uint8", ("B", self.config.size, self.config.size, 3))

@@ -210,3 +210,21 @@ def scale(image: Pillow.Image, size: int, resize: str, turn: int = 1) -> np.ndar
     top, left = (size - pixels.shape[0]) // 2, (size - pixels.shape[1]) // 2
     out[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
     return out
+
+
+def seen(width: float, height: float, size: int, resize: str) -> tuple[float, float, float, float]:
+    """Which part of a picture :func:`scale` shows: left, top, right, bottom as shares of the picture's own sides.
+
+    (0, 0, 1, 1) is all of it; within that a part was cropped; below 0 or above 1 black was added. `width` and `height`
+    in pixels: of the picture as it is seen, its EXIF orientation applied.
+    """
+    if resize == "crop":
+        side = min(width, height)
+        left, top = (1 - side / width) / 2, (1 - side / height) / 2
+        return left, top, 1 - left, 1 - top
+    if resize == "pad":
+        side = max(width, height)
+        wide, high = max(1, round(width * size / side)), max(1, round(height * size / side))
+        before, above = (size - wide) // 2, (size - high) // 2
+        return -before / wide, -above / high, (size - before) / wide, (size - above) / high
+    return 0.0, 0.0, 1.0, 1.0

@@ -48,7 +48,11 @@ def router(service: Service, settings: Settings) -> APIRouter:
 
     @routes.post("/v1/models/{model}/explain", summary="Why rows are answered as they are")
     async def explain(request: Request, model: str) -> Response:
-        return await _explain(service, settings, request, model)
+        return await _explain(service, settings, request, model, None)
+
+    @routes.post("/v1/models/{model}/versions/{version}/explain", summary="Why one version answers as it does")
+    async def explain_version(request: Request, model: str, version: str) -> Response:
+        return await _explain(service, settings, request, model, version)
 
     @routes.get("/v1/status", summary="How the service is, for its own page")
     async def status() -> Response:
@@ -79,12 +83,12 @@ async def _predict(service: Service, settings: Settings, request: Request, model
     return as_json(_answered(reply))
 
 
-async def _explain(service: Service, settings: Settings, request: Request, model: str) -> Response:
+async def _explain(service: Service, settings: Settings, request: Request, model: str, version: str | None) -> Response:
     start = time.monotonic()
     state = request.scope.get("state", {})
-    call = Call(model, (), state.get("id", ""), None, door="rest", key=state.get("key"))
+    call = Call(model, (), state.get("id", ""), version, door="rest", key=state.get("key"))
     try:
-        info = service.info(model)
+        info = service.info(model, version)
         service.check_room(model)
         rows, given = await rows_of(request, info, settings, EXPLAIN_OPTIONS)
         options = explain_options(given, settings)

@@ -182,10 +182,13 @@ class Standin:
     models: list[dict[str, Any]] = field(default_factory=lambda: [model()])
     status: dict[str, Any] = field(default_factory=lambda: {"gauges": [], "observers": {}})
     predict: Callable[[dict[str, Any]], tuple[int, Any]] = lambda body: (200, reply())
+    explain: Callable[[dict[str, Any]], tuple[int, Any]] = lambda body: (404, {"error": "not set", "code": "not_found"})
     headers: dict[str, str] = field(default_factory=dict)
     key: str | None = None
     url: str = ""
     posted: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    why: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """what was posted for explanations"""
     asked: list[str] = field(default_factory=list)
     """paths, in order"""
     keys: list[str | None] = field(default_factory=list)
@@ -206,6 +209,9 @@ class Standin:
         elif body is not None and path.endswith("/predict"):
             self.posted.append((path, json.loads(body)))
             code, data = self.predict(self.posted[-1][1])
+        elif body is not None and path.endswith("/explain"):
+            self.why.append((path, json.loads(body)))
+            code, data = self.explain(self.why[-1][1])
         return code, json.dumps(data).encode(), "application/json"
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from serve.console.standin import Page
 
 
-def png(colour: tuple[int, int, int] = (200, 30, 60)) -> bytes:
+def png(colour: tuple[int, int, int] = (200, 30, 60), size: tuple[int, int] = (30, 20)) -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (30, 20), colour).save(out, "PNG")
+    Image.new("RGB", size, colour).save(out, "PNG")
     return out.getvalue()
 
 

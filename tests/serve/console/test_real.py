@@ -72,6 +72,19 @@ def test_the_answer_is_the_predictors_own(console: Page, package: Path, rows: li
     assert set(console.texts("#answer .chip.used bdi")) == set(expected.used) == {"picture", "sound", "note", "vitals"}
     assert sorted(console.texts("#answer .diverging .bar-label")) == sorted(expected.used)
     console.wait(lambda: console.text("#health") == "ready")
+    # Why, inside the inputs: the same as the predictor's own explanation.
+    console.press(console.one("#why button"))
+    console.wait(lambda: console.all("#why .why"), 60)
+    [why] = load(package).explain([row], inside=True).rows
+    parts = {i.input: i.parts for i in why.inside}
+    assert console.texts(".words .tint") == [p.label for p in parts["note"]]
+    assert len(console.all(".heat g")) == len(parts["picture"]) == 64
+    assert len(console.all(".strip g")) == len(parts["sound"])
+    strongest = max(parts["note"], key=lambda p: abs(p.value))
+    sign = "−" if strongest.value < 0 else "+"
+    assert f"{sign}{100 * abs(strongest.value):.1f}" in console.js(
+        "return [...document.querySelectorAll('.tint')].map(e => e.title)"
+    )
 
 
 def test_a_broken_picture_is_told_at_its_field(console: Page) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fuseline.errors import FuselineError
 from fuseline.explain import quantity as of_answer
 from fuseline.explain.explainer import Options
-from fuseline.explain.parts import parts_of
+from fuseline.explain.parts import Parts, parts_of
 from fuseline.explain.schema import Explanation, Inside, PartValue, Quantity
 from fuseline.lab.attribute.gather import BASELINES, baselines, edges, gather
 from fuseline.lab.attribute.integrated import TOLERANCE, Attribution, Output, integrate
@@ -110,7 +110,9 @@ def _attributed(
             notes.append(
                 f"{name}: not complete to {TOLERANCE:g} after {attribution.steps} steps, off by {attribution.gap:.2g}"
             )
-        for kind, values, text in _parts(modality, model, name, parser.cells(name, cells), value, attribution, options):
+        for kind, values, divided in _parts(
+            modality, model, name, parser.cells(name, cells), value, attribution, options
+        ):
             found.append(
                 Inside(
                     input=name,
@@ -119,7 +121,8 @@ def _attributed(
                     unit=kind,
                     hidden=BASELINES[modality.name],
                     parts=tuple(values),
-                    text=text,
+                    text=divided.text if divided else None,
+                    seen=divided.seen if divided else None,
                     outputs=attribution.steps,
                     gap=attribution.gap,
                 )
@@ -135,8 +138,8 @@ def _parts(
     value: Any,
     attribution: Attribution,
     options: Options,
-) -> Iterator[tuple[str, list[PartValue], str | None]]:
-    """(unit, parts, text) of every way to divide the value."""
+) -> Iterator[tuple[str, list[PartValue], Parts | None]]:
+    """(unit, values, what they are the values of) of every way to divide the value."""
     if isinstance(modality, Graph):
         entity = torch.from_numpy(modality.collate([value])["entity"])
         yield (
@@ -146,7 +149,7 @@ def _parts(
         )
         return
     for parts in parts_of(modality, cells, value, grid=options.grid, most=options.most_parts):
-        yield parts.unit, gather(modality, parts, attribution), parts.text
+        yield parts.unit, gather(modality, parts, attribution), parts
 
 
 def output_of(task: Classification | Regression, of: Quantity) -> Output:

@@ -1,8 +1,8 @@
 // One answer: the value, how sure, from which inputs, and what each of them did.
 
+import { SHOWN, bar, diverging, fold } from "./bars.js";
 import { copyButton, el, milliseconds, name, number, percent, plain, points, signed } from "./dom.js";
 
-const SHOWN = 8;
 const LONG = 40; // characters of a value that is no longer shown huge
 
 function rows(answer) {
@@ -66,12 +66,6 @@ function value(answer, model) {
     top ? el("span", { class: "sure" }, percent(top[1])) : null);
 }
 
-function bar(share, kind) {
-  const fill = el("i", { class: kind });
-  fill.style.width = `${100 * Math.max(0, Math.min(1, share))}%`;
-  return el("span", { class: "bar", "aria-hidden": "true" }, fill);
-}
-
 function probabilities(answer, model) {
   const sorted = rows(answer);
   if (!sorted.length) return null;
@@ -79,19 +73,6 @@ function probabilities(answer, model) {
   const list = el("ol", { class: "bars" }, sorted.map(([label, p], i) => el("li", { hidden: i >= SHOWN },
     name(label, { class: "bar-label" }), bar(p, chosen(p, i) ? "chosen" : ""), el("span", { class: "figure" }, percent(p)))));
   return el("section", {}, el("h3", {}, "Probabilities"), list, fold(list, sorted.length));
-}
-
-function fold(list, count) {
-  if (count <= SHOWN) return null;
-  const button = el("button", { type: "button", class: "quiet small", "aria-expanded": "false" });
-  const show = (open) => {
-    [...list.children].slice(SHOWN).forEach((item) => (item.hidden = !open));
-    button.setAttribute("aria-expanded", String(open));
-    button.textContent = open ? `Show the first ${SHOWN}` : `Show all ${count}`;
-  };
-  button.addEventListener("click", () => show(button.getAttribute("aria-expanded") === "false"));
-  show(false);
-  return button;
 }
 
 /** Bars to the left and right of nothing. A share is of the probability, or of the number where there are no classes. */
@@ -105,12 +86,7 @@ function contributions(answer) {
   const figure = (v) => (chance ? points(v) : signed(number(v)));
   const total = told.base + entries.reduce((sum, [, v]) => sum + v, 0);
   const whole = (v) => (chance ? percent(v) : number(v));
-  const list = el("ol", { class: "bars diverging" }, entries.map(([input, v]) => {
-    const share = el("i", { class: v < 0 ? "against" : "for" });
-    share.style.width = `${(50 * Math.abs(v)) / most}%`;
-    return el("li", {}, name(input, { class: "bar-label" }), el("span", { class: "bar", "aria-hidden": "true" }, share),
-      el("span", { class: "figure" }, figure(v)));
-  }));
+  const list = diverging(entries.map(([input, v]) => [name(input), v]), most, figure);
   return el("section", {},
     el("h3", {}, "What each input contributed", told.class === undefined || told.class === null || !chance ? null : [" to ", name(told.class)]),
     list,

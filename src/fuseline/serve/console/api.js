@@ -77,8 +77,13 @@ export async function call(path, { body, signal } = {}) {
   }
 }
 
-/** Where a row is sent. Without a version the server chooses, by the shares of traffic. */
-export function predictPath(model, version) {
+function path(model, version, end) {
   const part = version ? `/versions/${encodeURIComponent(version)}` : "";
-  return `v1/models/${encodeURIComponent(model)}${part}/predict`;
+  return `v1/models/${encodeURIComponent(model)}${part}/${end}`;
 }
+
+/** Where a row is sent. Without a version the server chooses, by the shares of traffic. */
+export const predictPath = (model, version) => path(model, version, "predict");
+
+/** Where it is asked why: of the version that answered, not of another that the traffic is shared with. */
+export const explainPath = (model, version) => path(model, version, "explain");

@@ -4,6 +4,12 @@ import { el, name } from "./dom.js";
 import { Field } from "./fields.js";
 import { dataUri, typeOf } from "./media.js";
 
+/** Cells as JSON values, media as data URIs. fromEntries: a column may be called `__proto__`. */
+export async function rowOf(cells) {
+  const entries = cells.map(async (cell) => [cell.column, cell.file ? await dataUri(cell.file) : cell.value]);
+  return Object.fromEntries(await Promise.all(entries));
+}
+
 export class Form {
   constructor(host, changed) {
     this.host = host;
@@ -51,12 +57,6 @@ export class Form {
       const column = field.column.name;
       return file ? { column, file, type: typeOf(file) } : { column, value: field.control.value() };
     });
-  }
-
-  /** The row as JSON values, media as data URIs. fromEntries: a column may be called `__proto__`. */
-  async row() {
-    const entries = this.cells().map(async (cell) => [cell.column, cell.file ? await dataUri(cell.file) : cell.value]);
-    return Object.fromEntries(await Promise.all(entries));
   }
 
   /** Says at each field why its cell cannot be sent; true where all can. */

@@ -3,10 +3,11 @@
 import { answerView, emptyView, errorView, spoken } from "./answer.js";
 import { Failure, call, hasKey, predictPath, setKey } from "./api.js";
 import { bytes, el, name, number, percent } from "./dom.js";
-import { Form } from "./form.js";
+import { Form, rowOf } from "./form.js";
 import { Live } from "./live.js";
 import { watchDocument } from "./media.js";
 import { Snippets } from "./snippets.js";
+import { Why } from "./why.js";
 
 const ROUTED = ""; // the version of "whichever the server chooses"
 const MOST_EXPLAINED = 8; // inputs: their subsets are what contributions cost
@@ -14,6 +15,7 @@ const $ = (id) => document.getElementById(id);
 const form = new Form($("fields"), changed);
 const snippets = new Snippets($("snippets"));
 const live = new Live($("live"), seen);
+const why = new Why($("why"), $("spoken"), askForKey);
 
 let models = [];
 let model = null;
@@ -135,6 +137,7 @@ function writeSnippets() {
 }
 
 function clearAnswer() {
+  why.clear();
   $("answer").replaceChildren(emptyView());
   $("spoken").textContent = "";
   $("stale").hidden = true;
@@ -143,14 +146,15 @@ function clearAnswer() {
 async function send() {
   if (inFlight || !model || !form.check()) return;
   inFlight = new AbortController();
-  const sent = model;
+  const sent = { model, cells: form.cells() }; // as it is now: what is asked of the answer later is asked of this row
   busy(true);
+  why.clear();
   try {
-    const body = JSON.stringify({ rows: [await form.row()], contributions: $("contributions").checked });
+    const body = JSON.stringify({ rows: [await rowOf(sent.cells)], contributions: $("contributions").checked });
     const start = performance.now();
     const reply = await call(predictPath(model.name, version), { body, signal: inFlight.signal });
     if (!reply?.answers?.[0]) throw new Failure({ code: "no_answer", message: "the reply holds no answer" });
-    if (model.name === sent.name) showAnswer(reply, sent, performance.now() - start);
+    if (model.name === sent.model.name) showAnswer(reply, sent, performance.now() - start);
   } catch (failure) {
     showFailure(failure);
   } finally {
@@ -167,8 +171,9 @@ function busy(on) {
 
 function showAnswer(reply, sent, roundTrip) {
   const [answer] = reply.answers;
-  $("answer").replaceChildren(...answerView(reply, sent, roundTrip));
-  $("spoken").textContent = spoken(answer, sent);
+  $("answer").replaceChildren(...answerView(reply, sent.model, roundTrip));
+  $("spoken").textContent = spoken(answer, sent.model);
+  why.offer(answer, { ...sent, version: reply.version, contributed: Boolean(answer.contributions) });
   $("stale").hidden = true;
   if (answer.error && form.place(answer.error)) return;
   const box = $("answer-pane").getBoundingClientRect();

@@ -28,13 +28,15 @@ export function dataUri(file) {
   });
 }
 
-/** Drawn on a canvas: the page's policy lets no picture in but the server's own. */
-async function picturePreview(file) {
+/** Drawn on a canvas: the page's policy lets no picture in but the server's own. Null where the browser cannot show it.
+ * Turned as EXIF says, as the model sees it. */
+export async function drawnPicture(file) {
+  if (file.size > LARGEST_PREVIEW) return null;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    return el("p", { class: "note" }, "No preview: this browser cannot show the file (DICOM and TIFF, for example). It is sent as it is.");
+    return null;
   }
   const scale = Math.min(1, PREVIEW_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = el("canvas", {
@@ -44,7 +46,15 @@ async function picturePreview(file) {
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   const size = `${bitmap.width} × ${bitmap.height} pixels`;
   bitmap.close();
-  return el("figure", {}, canvas, el("figcaption", { class: "note" }, size));
+  return { canvas, size };
+}
+
+async function picturePreview(file) {
+  const drawn = await drawnPicture(file);
+  if (!drawn) {
+    return el("p", { class: "note" }, "No preview: this browser cannot show the file (DICOM and TIFF, for example). It is sent as it is.");
+  }
+  return el("figure", {}, drawn.canvas, el("figcaption", { class: "note" }, drawn.size));
 }
 
 function preview(kind, file) {

@@ -28,19 +28,28 @@ function waveform(buffer) {
   return path;
 }
 
-/** A player with its waveform, from any file that the browser can decode. `stop` on the node silences it. */
-export async function soundPreview(file) {
+/** The waveform of any file that the browser can decode, with the decoded sound; null where it cannot. */
+export async function drawnSound(file) {
   let buffer;
   try {
     buffer = await new OfflineAudioContext(1, 1, 44100).decodeAudioData(await file.arrayBuffer());
   } catch {
-    return el("p", { class: "note" }, "No preview: this browser cannot play the file. It is sent as it is.");
+    return null;
   }
-  const head = svg("line", { class: "playhead", x1: "0", x2: "0", y1: "0", y2: String(HEIGHT) });
   const picture = svg("svg", {
     class: "waveform", viewBox: `0 0 ${COLUMNS} ${HEIGHT}`, preserveAspectRatio: "none", role: "img",
     "aria-label": `waveform of ${buffer.duration.toFixed(1)} seconds`,
-  }, svg("path", { d: waveform(buffer) }), head);
+  }, svg("path", { d: waveform(buffer) }));
+  return { picture, buffer };
+}
+
+/** A player with its waveform. `stop` on the node silences it. */
+export async function soundPreview(file) {
+  const drawn = await drawnSound(file);
+  if (!drawn) return el("p", { class: "note" }, "No preview: this browser cannot play the file. It is sent as it is.");
+  const { picture, buffer } = drawn;
+  const head = svg("line", { class: "playhead", x1: "0", x2: "0", y1: "0", y2: String(HEIGHT) });
+  picture.append(head);
   const time = el("span", { class: "note time" }, clock(buffer.duration));
   const button = el("button", { type: "button", class: "quiet small" }, "Play");
   let playing = null;
