@@ -394,7 +394,10 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
     for modality in kinds.values():
         if isinstance(modality, Graph):
             found += _edge_leaks(prepared, modality)
-    prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
+    prepared.data["leaks"] = [
+        {"column": leak.column, "message": leak.message, "count": leak.count, "severity": leak.severity}
+        for leak in found
+    ]
     words = {"warning": "leak", "note": "note"}
     prepared.notes += [f"{words[leak.severity]}: {leak.message}" for leak in found]
 
