@@ -74,7 +74,8 @@ def take(
         except FuselineError as error:
             errors.append(_nearest(predictor, error.at(i), row))
     if errors:
-        known = f"; known: {', '.join(task.labels)}" if task.name == "classification" else ""
+        labels = getattr(task, "labels", ())  # numbers have none
+        known = f"; known: {', '.join(labels)}" if labels else ""
         raise _refused("labels that the model does not know", errors, f"mend them, or --allow-new-classes{known}")
     if not taken:
         raise FuselineError("no_target", "no row has a label yet", f"fill the column {task.columns[0]!r}")
