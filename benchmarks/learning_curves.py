@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -135,8 +136,11 @@ def has_pretraining() -> bool:
     return hasattr(api, "pretrain") and "init" in Recipe.model_fields
 
 
-def one(case: Case, method: str, table: Table, share: float, seed: int, keep: Cache, folder: Path) -> dict[str, Any]:
-    """One training: macro-F1 and accuracy of the test rows."""
+def one(
+    case: Case, method: str, table: Table, share: float, seed: int, keep: Cache, folder: Path, begun: Path
+) -> dict[str, Any]:
+    """One training: macro-F1 and accuracy of the test rows. `begun`: the seed's pretraining, which sees no label and so
+    is the same for every share; made here where it is not there yet, and then its seconds count."""
     spec = parse_recipe(recipe_of(case, "scratch", table, [], 1, seed) | {"task": task(case, table)})
     split = split_rows(spec, table)
     fewer = hidden(table, split, case.target, share, seed)
@@ -146,9 +150,10 @@ def one(case: Case, method: str, table: Table, share: float, seed: int, keep: Ca
     recipe = recipe_of(case, method, table, classes_of(case, table), labelled, seed)
     start = time.perf_counter()
     if method == "pretrained":
-        rows = fewer.take(np.flatnonzero(split.part == 0), fewer.columns)
-        recipe["init"] = str(folder / "begin")
-        api.pretrain({k: v for k, v in recipe.items() if k != "init"}, table=rows, out=folder / "begin", quiet=True)
+        if not begun.exists():
+            rows = fewer.take(np.flatnonzero(split.part == 0), [c for c in fewer.columns if c != case.target])
+            api.pretrain(recipe, table=rows, out=begun, quiet=True)
+        recipe["init"] = str(begun)
     run = api.train(recipe, table=fewer, out=folder / "run", split=Split(part), cache=keep, quiet=True)
     return {
         "labelled": labelled,
@@ -228,6 +233,7 @@ def main() -> None:
     done = [json.loads(line) for line in log.read_text().splitlines() if line] if log.exists() else []
     name = args.table.removesuffix("-frozen")
     table, keep = Table.open(DATA / name / "table.csv"), open_cache(TrainingSpec(cache_mb=1024))
+    begun = Path(tempfile.mkdtemp(prefix="pretrained"))
     for seed in range(args.seeds):
         for share in shares:
             for method in methods:
@@ -239,11 +245,15 @@ def main() -> None:
                 if any(all(d.get(k) == v for k, v in key.items()) for d in done):
                     continue
                 with tempfile.TemporaryDirectory() as folder:
-                    found = {**key, **one(case, method, table, share / 100, seed, keep, Path(folder))}
+                    found = {
+                        **key,
+                        **one(case, method, table, share / 100, seed, keep, Path(folder), begun / str(seed)),
+                    }
                 done.append(found)
                 with log.open("a") as file:
                     file.write(json.dumps(found) + "\n")
                 print(f"{method}, {share:g} %, seed {seed}: {found}", file=sys.stderr, flush=True)
+    shutil.rmtree(begun)
     own = [d for d in done if d["table"] == args.table and d["steps"] == steps and d["share"] in shares]
     own = [d for d in own if d["seed"] < args.seeds and d.get("options", case.unlabelled) == case.unlabelled]
     if "semi" in methods:  # with every label there it is the augmented training: the same figure ends its curve

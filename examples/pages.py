@@ -9,6 +9,8 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
+from fuseline.serve import console
+
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 HEADERS = {
     "content-security-policy": "default-src 'self'",
@@ -17,8 +19,12 @@ HEADERS = {
 }
 
 
-def add_page(app: FastAPI, folder: Path) -> None:
-    """Every file of `folder` under its name, index.html at /. Read once: no request names a file."""
+def add_page(app: FastAPI, folder: Path, of_console: tuple[str, ...] = ()) -> None:
+    """Every file of `folder` under its name, index.html at /, and beside them files of the server's console. Read once:
+    no request names a file."""
+    for name in of_console:
+        content, kind = console.files()[f"/console/{name}"]
+        app.add_api_route(f"/{name}", _file(content, kind.partition(";")[0]), include_in_schema=False)
     for path in sorted(folder.iterdir()):
         if path.suffix in KINDS:
             route = "/" if path.name == "index.html" else f"/{path.name}"

@@ -1,7 +1,9 @@
-"""What the three systems share: stages that a second start does not do again, and a model server beside the page."""
+"""What the three systems share: their command, stages that a second start does not do again, and a model server beside
+the page."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -22,6 +24,35 @@ from fuseline.errors import FuselineError
 
 START_SECONDS = 120.0
 ANSWER_SECONDS = 30.0
+
+
+def command_of(
+    name: str, about: str, *, data: str, port: int, trainings: str = "both trainings"
+) -> argparse.ArgumentParser:
+    """The arguments that every system has; the model server listens on the port behind the page's."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m examples.{name}",
+        description=f"{about} Stages that are done are not done again: start it with the same --out to go on.",
+    )
+    parser.add_argument("--out", type=Path, default=Path("build") / name, help="the system's folder")
+    parser.add_argument("--data", type=Path, help=data)
+    parser.add_argument("--epochs", type=int, help=f"of {trainings}; default: the recipes' own")
+    parser.add_argument("--port", type=int, default=port, help="of the page")
+    parser.add_argument("--model-port", type=int, default=port + 1, help="of the model server")
+    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    return parser
+
+
+@contextlib.contextmanager
+def ended_in_words(folder: Path) -> Iterator[None]:
+    """No traceback for what the user can mend, nor for Ctrl-C."""
+    try:
+        yield
+    except FuselineError as error:
+        raise SystemExit(f"{error}") from None
+    except KeyboardInterrupt:
+        raise SystemExit(f"stopped; the same command with --out {folder} goes on") from None
 
 
 class Stages:

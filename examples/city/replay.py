@@ -81,12 +81,16 @@ def _plain(array_LC: np.ndarray) -> list[Any] | None:
 
 
 def quantiles_of(answer: dict[str, Any]) -> Quantiles:
-    """The numbers of an answer as it is served."""
-    found = answer["details"]["quantiles"]
+    """The numbers of an answer as it is served: its conformal interval where it has one, else its quantiles; the median
+    lies between them."""
+    details = answer["details"]
 
-    def array(name: str) -> np.ndarray:
-        said = found[name]
+    def array(said: Any) -> np.ndarray:
         columns = [said] if isinstance(said, list) else list(said.values())
         return np.array(columns, dtype=np.float64).T
 
-    return Quantiles(array("0.1"), array("0.5"), array("0.9"))
+    quantiles = details["quantiles"]
+    low, middle, high = (array(quantiles[name]) for name in ("0.1", "0.5", "0.9"))
+    if (interval := details.get("interval")) is not None:
+        low, high = np.minimum(array(interval["low"]), middle), np.maximum(array(interval["high"]), middle)
+    return Quantiles(low, middle, high)

@@ -19,7 +19,7 @@ from examples.city.data import ADJACENCY, AIR, PLACES, SPEED, bring
 from examples.city.measure import silenced, warned
 from examples.city.replay import Replay
 from examples.city.warn import JAM, SMOG
-from examples.stages import Stages, ask, model_server, watch_files
+from examples.stages import Stages, ask, command_of, ended_in_words, model_server, watch_files
 from fuseline import FuselineError, Recipe
 
 HERE = Path(__file__).parent
@@ -105,20 +105,10 @@ def city_of(folder: Path, url: str) -> City:
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.city",
-        description="Traffic and air of a city: data, training, measuring, serving, a map with warnings. Stages that "
-        "are done are not done again: start it with the same --out to go on.",
-    )
-    parser.add_argument("--out", type=Path, default=Path("build/city"), help="the system's folder")
-    parser.add_argument("--data", type=Path, help="folder with traffic/ and air-quality/; default: a made city")
+    about = "Traffic and air of a city: data, training, measuring, serving, a map with warnings."
+    parser = command_of("city", about, data="folder with traffic/ and air-quality/; default: a made city", port=8090)
     parser.add_argument("--sensors", type=int, default=48, help="of a made city")
     parser.add_argument("--days", type=int, default=7, help="of a made city's traffic")
-    parser.add_argument("--epochs", type=int, help="of both trainings; default: what the recipes say")
-    parser.add_argument("--port", type=int, default=8090, help="of the map's page")
-    parser.add_argument("--model-port", type=int, default=8091, help="of the model server")
-    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(given)
 
 
@@ -135,7 +125,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: list[str] | None = None) -> None:
     args = arguments(given)
-    try:
+    with ended_in_words(args.out):
         found = prepare(args)
         print(json.dumps({k: found[k] for k in (*MODELS, "measured")}, indent=1, ensure_ascii=False))
         if args.no_serve:
@@ -145,7 +135,3 @@ def main(given: list[str] | None = None) -> None:
             city = city_of(args.out, url)
             print(f"the map: http://127.0.0.1:{args.port}/   the models: {url}/   Ctrl-C ends both")
             uvicorn.run(make_app(city), host="127.0.0.1", port=args.port, log_level="warning")
-    except FuselineError as error:
-        raise SystemExit(f"{error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command with --out {args.out} goes on") from None

@@ -1,7 +1,7 @@
-"""Warnings from a forecast's quantiles, and how good they were.
+"""Warnings from a forecast's interval, and how good they were.
 
-Dimensions: N rows, K steps ahead, C channels. Three levels, by which of the forecast's quantiles crosses the threshold
-at any step: `watch`, the least likely side of the interval (10 %); `warning`, the median; `alarm`, all of it (90 %).
+Dimensions: N rows, K steps ahead, C channels. Three levels, by what of the forecast's 80 % interval crosses the
+threshold at any step: `watch`, its nearer end; `warning`, the median; `alarm`, all of it.
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ from examples.clinic.cases import CASES, Cases
 from examples.clinic.data import TABLE, bring
 from examples.clinic.measure import measure
 from examples.clinic.server import EXPLAIN_SECONDS, NEAREST, Server
-from examples.stages import Stages, model_server, watch_files
-from fuseline import FuselineError
+from examples.stages import Stages, command_of, ended_in_words, model_server, watch_files
 
 HERE = Path(__file__).parent
 NAME = "clinic"
@@ -72,20 +71,18 @@ def remember(folder: Path, *, quiet: bool) -> dict[str, int]:
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.clinic",
-        description="X-ray, note, vitals and person to a finding, a severity and lung boxes: data, training, "
-        "measuring, serving, a page that says why and how sure. No medical device. Stages that are done are not done "
-        "again: start it with the same --out to go on.",
+    about = (
+        "X-ray, note, vitals and person to a finding, a severity and lung boxes: data, training, measuring, serving, "
+        "a page that says why and how sure. No medical device."
     )
-    parser.add_argument("--out", type=Path, default=Path("build/clinic"), help="the system's folder")
-    parser.add_argument("--data", type=Path, help="folder with table.csv and images/ (chest-xray); default: made")
+    parser = command_of(
+        "clinic",
+        about,
+        data="folder with table.csv and images/ (chest-xray); default: made",
+        port=8092,
+        trainings="the training",
+    )
     parser.add_argument("--visits", type=int, default=900, help="of a made clinic")
-    parser.add_argument("--epochs", type=int, help="of the training; default: what the recipe says")
-    parser.add_argument("--port", type=int, default=8092, help="of the page")
-    parser.add_argument("--model-port", type=int, default=8093, help="of the model server")
-    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(given)
 
 
@@ -104,7 +101,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: list[str] | None = None) -> None:
     args = arguments(given)
-    try:
+    with ended_in_words(args.out):
         found = prepare(args)
         print(json.dumps({k: found[k] for k in ("data", "test", "measured")}, indent=1, ensure_ascii=False))
         if args.no_serve:
@@ -117,7 +114,3 @@ def main(given: list[str] | None = None) -> None:
             print(f"the page: http://127.0.0.1:{args.port}/   the model: {url}/   Ctrl-C ends both")
             print(f"has the world changed?   fuseline drift {package} {record}")
             uvicorn.run(make_app(clinic), host="127.0.0.1", port=args.port, log_level="warning")
-    except FuselineError as error:
-        raise SystemExit(f"{error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command with --out {args.out} goes on") from None

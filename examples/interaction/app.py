@@ -131,7 +131,7 @@ def _event(data: dict[str, Any], name: str = "") -> bytes:
 
 def make_app(dialogue: Dialogue) -> FastAPI:
     app = FastAPI(title="A dialogue", docs_url=None, redoc_url=None)
-    add_page(app, PAGE)
+    add_page(app, PAGE, of_console=("recording.js", "recorder-worklet.js"))
 
     @app.get("/state")
     async def state() -> dict[str, Any]:

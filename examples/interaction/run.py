@@ -17,8 +17,7 @@ from examples.interaction.app import Dialogue, make_app
 from examples.interaction.data import REPLIES, TRIPLES, TURNS, bring
 from examples.interaction.facts import Facts
 from examples.interaction.models import REPLY, UNDERSTAND, Served
-from examples.stages import Stages, model_server, watch_files
-from fuseline import FuselineError
+from examples.stages import Stages, command_of, ended_in_words, model_server, watch_files
 
 HERE = Path(__file__).parent
 TABLES = {UNDERSTAND: TURNS, REPLY: REPLIES}
@@ -75,19 +74,13 @@ def dialogue_of(folder: Path, url: str, found: dict[str, Any]) -> Dialogue:
 
 
 def arguments(given: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m examples.interaction",
-        description="A dialogue over speech, words and a drawn face: data, training, measuring, serving, a page with a "
-        "microphone. Stages that are done are not done again: start it with the same --out to go on.",
+    about = (
+        "A dialogue over speech, words and a drawn face: data, training, measuring, serving, a page with a microphone."
     )
-    parser.add_argument("--out", type=Path, default=Path("build/interaction"), help="the system's folder")
-    parser.add_argument("--data", type=Path, help="folder of speech-emotion (table.csv, audio/); default: made voices")
+    parser = command_of(
+        "interaction", about, data="folder of speech-emotion (table.csv, audio/); default: made voices", port=8094
+    )
     parser.add_argument("--turns", type=int, default=1200, help="of made voices")
-    parser.add_argument("--epochs", type=int, help="of both trainings; default: what the recipes say")
-    parser.add_argument("--port", type=int, default=8094, help="of the dialogue's page")
-    parser.add_argument("--model-port", type=int, default=8095, help="of the model server")
-    parser.add_argument("--no-serve", action="store_true", help="end when all is trained and measured")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser.parse_args(given)
 
 
@@ -104,7 +97,7 @@ def prepare(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(given: list[str] | None = None) -> None:
     args = arguments(given)
-    try:
+    with ended_in_words(args.out):
         found = prepare(args)
         print(json.dumps({k: found[k] for k in (*TABLES, "measured")}, indent=1, ensure_ascii=False))
         if args.no_serve:
@@ -114,7 +107,3 @@ def main(given: list[str] | None = None) -> None:
             dialogue = dialogue_of(args.out, url, found)
             print(f"the page: http://127.0.0.1:{args.port}/   the models: {url}/   Ctrl-C ends both")
             uvicorn.run(make_app(dialogue), host="127.0.0.1", port=args.port, log_level="warning")
-    except FuselineError as error:
-        raise SystemExit(f"{error}") from None
-    except KeyboardInterrupt:
-        raise SystemExit(f"stopped; the same command with --out {args.out} goes on") from None

@@ -182,6 +182,13 @@ def test_an_answers_quantiles() -> None:
     assert one.low.tolist() == [[1], [2]]
 
 
+def test_the_interval_is_the_conformal_one_around_the_median() -> None:
+    quantiles = {q: {"a": [n], "b": [n]} for q, n in (("0.1", 1), ("0.5", 3), ("0.9", 5))}
+    interval = {"coverage": 0.8, "low": {"a": [0], "b": [3.5]}, "high": {"a": [9], "b": [4]}}
+    one = quantiles_of({"details": {"quantiles": quantiles, "interval": interval}})
+    assert (one.low.tolist(), one.middle.tolist(), one.high.tolist()) == ([[0, 3]], [[3, 3]], [[9, 4]])
+
+
 def test_a_stage_is_done_once_and_an_interrupted_one_again(tmp_path: Path) -> None:
     calls: list[str] = []
 

@@ -302,7 +302,7 @@ def test_a_model_that_fails_is_told_and_half_a_reply_is_none(talk: tuple[Fake, T
 
 def test_the_page_its_faces_and_its_test_turns(talk: tuple[Fake, TestClient]) -> None:
     _, client = talk
-    for name in ("/", "/interaction.js", "/sound.js", "/recorder.js", "/interaction.css", "/favicon.svg"):
+    for name in ("/", "/interaction.js", "/sound.js", "/recording.js", "/recorder-worklet.js", "/favicon.svg"):
         answer = client.get(name)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"] == "default-src 'self'"

@@ -37,7 +37,10 @@ function drawMap(state, feed) {
     make("line", { x1, y1, x2, y2 }, svg);
   }
   const radius = state.places.length > 100 ? 5 : 7;
-  state.places.forEach((_, i) => {
+  // The silent ones lie below those that speak, and what is warned of above all.
+  const order = ["none", "watch", "warning", "alarm"];
+  const above = (i) => 2 * order.indexOf(feed.level[i]) + (feed.silent[i] ? 0 : 1);
+  for (const i of state.places.map((_, i) => i).sort((a, b) => above(a) - above(b))) {
     const [cx, cy] = at(i);
     const mute = feed.silent[i];
     const now = last(feed.past[i]);
@@ -47,7 +50,7 @@ function drawMap(state, feed) {
     make("title", {}, dot).textContent =
       `${feed.channels[i]}: ${mute ? "silent" : `${now} ${feed.unit} now`}, ${feed.middle[i].at(-1)} in an hour (${feed.low[i].at(-1)} to ${feed.high[i].at(-1)})`;
     dot.addEventListener("click", () => { chosen = i; refresh(); });
-  });
+  }
 }
 
 const last = (values) => values.findLast((v) => v !== null) ?? null;
@@ -133,7 +136,7 @@ async function refresh() {
   drawChart($("sensor"), traffic, shown);
   const level = air.level[0];
   const lacks = air.based_on.absent.length ? ` Without: ${air.based_on.absent.join(", ")}.` : "";
-  $("sky").textContent = (level === "none" ? `Below ${air.threshold.bound} ${air.unit}, by nine of ten.` : `${level}: above ${air.threshold.bound} ${air.unit} ${when(air, 0)}.`) + lacks;
+  $("sky").textContent = (level === "none" ? `The whole band stays below ${air.threshold.bound} ${air.unit}.` : `${level}: above ${air.threshold.bound} ${air.unit} ${when(air, 0)}.`) + lacks;
   drawChart($("air"), air, 0);
 }
 

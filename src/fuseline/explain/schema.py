@@ -44,7 +44,7 @@ class Inside(Frozen):
     input: str
     modality: str
     method: Literal["occlusion", "integrated gradients"]
-    unit: str = Field(description="word, patch, second, step, channel, column, item, frame")
+    unit: str = Field(description="word, patch, second, step, channel, column, item, frame, edge")
     hidden: str = Field(description="what a hidden part is replaced by, in words")
     parts: tuple[PartValue, ...]
     text: str | None = Field(None, description="of words: the text as the model reads it")

@@ -5,17 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from graphs import CLASSES, write_club
 
 from fuseline import api
 from fuseline.data.table import Table
+from fuseline.explain import Explanations, explain_rows
+from fuseline.explain.page import render
+from fuseline.explain.summary import summarise
+from fuseline.lab.attribute import attribute_rows
 from fuseline.lab.compress.subject import open_subject
 from fuseline.lab.encoders.graph_links import GraphTransE
 from fuseline.lab.training.cache import Cache
+from fuseline.modalities import MediaRoot
 from fuseline.package import read_package
 from fuseline.progress import Silent
+from fuseline.runtime import Predictor
 
 NOISE = {"modality": "tabular", "columns": {"noise": "number"}}
 LEAN = {"bootstrap": 0, "degradation": False, "export": False, "report": False}
@@ -62,10 +69,37 @@ def test_only_the_graph_reveals_the_label(tmp_path: Path) -> None:
     assert not any(a.notes for a in answers)
     subject = open_subject(read_package(run.package), Table.open(table), cache=Cache(16), voice=Silent())
     assert subject.names == ("noise", "who"), "a package can be built again: the checks inside compared answers"
+    edges_of_some(predictor, later.select("who", "noise").to_dicts()[:6])
     [stranger, without] = predictor.predict([{"who": "eve"}, {"noise": 0.0}])
     assert (stranger.used, stranger.notes) == (("who",), ["who is no entity of the graph: 'eve'"])
     assert stranger.value in CLASSES
     assert (without.absent, without.notes) == (("who",), [])
+
+
+def edges_of_some(predictor: Predictor, rows: list[dict[str, Any]]) -> None:
+    """Gradients add up over the edges, and say what the clubs were drawn by: memberships tell the colour."""
+    rows = [*rows, {"who": "eve"}]
+    plain = explain_rows(predictor, rows)
+    found = attribute_rows(predictor.package, plain.rows, rows, media=MediaRoot(None), inside=["who"])
+    sizes: dict[str, list[float]] = {"member": [], "admires": []}
+    for row in found[:-1]:
+        [who] = row.inside
+        assert (who.unit, len(who.parts)) == ("edge", 6)
+        assert abs(who.gap or 0.0) <= 1e-3
+        for part in who.parts:
+            head, relation, tail = part.label.split(" \N{RIGHTWARDS ARROW} ")
+            assert head == rows[row.row]["who"]
+            assert tail.startswith("club ")
+            assert part.place == (0.0, 1.0)
+            sizes[relation].append(abs(part.value))
+    assert np.mean(sizes["member"]) > 1.5 * np.mean(sizes["admires"]), "2.7 times as much where it was written"
+    assert found[-1].inside[0].parts == (), "nobody's edges"
+    [few] = attribute_rows(predictor.package, plain.rows[:1], rows[:1], media=MediaRoot(None), most_parts=2)
+    told = next(p.parts for p in few.inside if p.input == "who")
+    assert told[2].label == "(4 more edges)"
+    assert sum(p.value for p in told) == pytest.approx(sum(p.value for p in found[0].inside[0].parts), abs=1e-3)
+    shown = Explanations(model={"name": "x", "version": "1"}, rows=tuple(found), summary=summarise(found))
+    assert "Inside who: edges" in render(shown, predictor, rows, MediaRoot(None))
 
 
 def test_a_relation_that_holds_the_target_is_said(tmp_path: Path) -> None:

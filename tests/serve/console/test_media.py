@@ -140,7 +140,7 @@ def test_wav_is_encoded_exactly(page: Page) -> None:
     page.open()
     encoded = page.driver.execute_async_script(
         """const done = arguments[0];
-        import(new URL("console/sound.js", document.baseURI)).then(async ({encodeWav}) => {
+        import(new URL("console/recording.js", document.baseURI)).then(async ({encodeWav}) => {
           const blob = encodeWav([new Float32Array([0, 1, -1]), new Float32Array([0.5, 2])], 16000);
           done([...new Uint8Array(await blob.arrayBuffer())]);
         });"""

@@ -1,4 +1,4 @@
-"""From attributions of single numbers to those of parts: words, patches, moments, columns, steps.
+"""From attributions of single numbers to those of parts: words, patches, moments, columns, steps, edges.
 
 Dimensions: H height, W width, S samples, T tokens, L steps, C channels.
 """
@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuseline.explain.parts import Parts
 from fuseline.explain.schema import PartValue
 from fuseline.lab.attribute.integrated import Attribution, Key
+from fuseline.lab.encoders.graph import SmallGraph
 from fuseline.modalities import Modality
 from fuseline.modalities.audio import Audio
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.image import Image
 from fuseline.modalities.tabular import Tabular
 from fuseline.modalities.text import Text
@@ -27,6 +29,7 @@ BASELINES = {
     "audio": "from silence",
     "tabular": "from the training means, and category vectors of zeros",
     "timeseries": "from the training means",
+    "graph": "from the entity alone, without its edges",
 }
 """modality -> where its path begins, in words; others have no gradients that are told"""
 
@@ -76,6 +79,49 @@ def gather(modality: Modality, parts: Parts, found: Attribution) -> list[PartVal
     rest = float(sum(v.sum() for v in by.values())) - sum(values)
     if isinstance(modality, Text):
         out.append(PartValue(label="(special tokens)", place=(0.0, 0.0), value=rest))
+    return out
+
+
+def edges(modality: Graph, encoder: nn.Module, entity: Tensor, found: Attribution, most: int) -> list[PartValue]:
+    """Of every edge around the row's entity that its encoder looks at: `place` says how many edges away its ends are.
+
+    Args:
+        modality: fitted, for the names.
+        encoder: with gates, or it has no edges to tell.
+        entity: (1,) as `collate` has it.
+        found: by the encoder's gates.
+        most: edges that are told singly, those that did most; the others together at the end.
+    """
+    if not isinstance(encoder, SmallGraph):
+        return []
+    sums: dict[tuple[int, int, int, int], float] = {}
+    count = len(modality.relations)
+    with torch.no_grad():
+        walks = encoder.walks(entity)
+    for distance, walk in enumerate(walks):
+        here_PK = walk.here_BP[0][:, None].expand_as(walk.next_BPK[0])
+        there_PK = walk.share_BPK[0] > 0
+        ends = (v[there_PK].tolist() for v in (here_PK, walk.relation_BPK[0], walk.next_BPK[0]))
+        values = found.by_key[f"edges_{distance}"][there_PK.numpy()].tolist()
+        for here, relation, far, value in zip(*ends, values, strict=True):
+            ahead = relation < count
+            key = (here if ahead else far, relation % count, far if ahead else here, distance)
+            sums[key] = sums.get(key, 0.0) + value
+
+    def name(place: int) -> str:
+        return modality.entities[place - 1]
+
+    order = sorted(sums, key=lambda k: -abs(sums[k]))
+    out = [
+        PartValue(
+            label=f"{name(head)} \N{RIGHTWARDS ARROW} {modality.relations[relation]} \N{RIGHTWARDS ARROW} {name(tail)}",
+            place=(float(distance), float(distance + 1)),
+            value=sums[head, relation, tail, distance],
+        )
+        for head, relation, tail, distance in order[:most]
+    ]
+    if rest := order[most:]:
+        out.append(PartValue(label=f"({len(rest)} more edges)", place=(), value=sum(sums[k] for k in rest)))
     return out
 
 

@@ -20,7 +20,7 @@ from fuseline.lab.model import FusionModel, own_arrays
 from fuseline.lab.tokens import Tokens
 
 Key = str | int
-"""an array's name, or the number of one of the encoder's lookups, as attacks have it"""
+"""the name of an array or of a gate, or the number of one of the encoder's lookups, as attacks have it"""
 Output = Callable[[dict[str, Tensor]], Tensor]
 """the model's outputs -> (B,) the explained number"""
 ARRAYS = ("pixels", "frames", "waveform", "numbers", "values")
@@ -66,7 +66,7 @@ def integrate(
         arrays: of the one row (B = 1).
         present_BM: (1, M).
         name: the input.
-        baselines: array -> its baseline, broadcastable; embeddings start from vectors of zeros.
+        baselines: array -> its baseline, broadcastable; embeddings start from vectors of zeros, gates from 0.
         output: the number that is attributed.
         unit: completeness holds to TOLERANCE times this, or times the change where that is larger.
         most: steps at most; what is not complete by then says so by its `gap`.
@@ -105,12 +105,15 @@ class _Path:
                 with watched(self.encoder, seen, {}):  # type: ignore[arg-type]
                     self.encoder(**self.own)
                 ends |= {place: vectors.float() for place, vectors in seen.items()}
+            gates: dict[Key, Tensor] = {**self.encoder.gates(**self.own)}  # type: ignore[operator]
         ends |= {key: self.own[key].float() for key in ARRAYS if key in self.own}
+        ends |= gates
         self.ends = ends
+        given = {key: baselines[key].to(ends[key]).expand_as(ends[key]) for key in baselines if key in ends}
         self.starts = {
-            key: torch.zeros_like(end) if isinstance(key, int) else baselines[key].to(end).expand_as(end)
+            key: given[key] if isinstance(key, str) and key in given else torch.zeros_like(end)
             for key, end in ends.items()
-            if isinstance(key, int) or key in baselines
+            if isinstance(key, int) or key in given or key in gates
         }
         # A spectrogram is a logarithm: next to silence it changes most, so most of the steps are taken there.
         self.power = 4 if "waveform" in self.starts else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from fuseline.errors import FuselineError
 from fuseline.explain import quantity as of_answer
 from fuseline.explain.explainer import Options
 from fuseline.explain.parts import parts_of
-from fuseline.explain.schema import Explanation, Inside, Quantity
-from fuseline.lab.attribute.gather import BASELINES, baselines, gather
-from fuseline.lab.attribute.integrated import TOLERANCE, Output, integrate
+from fuseline.explain.schema import Explanation, Inside, PartValue, Quantity
+from fuseline.lab.attribute.gather import BASELINES, baselines, edges, gather
+from fuseline.lab.attribute.integrated import TOLERANCE, Attribution, Output, integrate
 from fuseline.lab.build import plan_inputs
 from fuseline.lab.compress.subject import rebuild
 from fuseline.lab.model import FusionModel
-from fuseline.modalities import MediaRoot
+from fuseline.modalities import MediaRoot, Modality
+from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.package import Package
 from fuseline.runtime import Answer
@@ -109,21 +110,43 @@ def _attributed(
             notes.append(
                 f"{name}: not complete to {TOLERANCE:g} after {attribution.steps} steps, off by {attribution.gap:.2g}"
             )
-        for parts in parts_of(modality, parser.cells(name, cells), value, grid=options.grid, most=options.most_parts):
+        for kind, values, text in _parts(modality, model, name, parser.cells(name, cells), value, attribution, options):
             found.append(
                 Inside(
                     input=name,
                     modality=modality.name,
                     method="integrated gradients",
-                    unit=parts.unit,
+                    unit=kind,
                     hidden=BASELINES[modality.name],
-                    parts=tuple(gather(modality, parts, attribution)),
-                    text=parts.text,
+                    parts=tuple(values),
+                    text=text,
                     outputs=attribution.steps,
                     gap=attribution.gap,
                 )
             )
     return row.model_copy(update={"inside": tuple(found), "notes": tuple(notes)})
+
+
+def _parts(
+    modality: Modality,
+    model: FusionModel,
+    name: str,
+    cells: Mapping[str, Any],
+    value: Any,
+    attribution: Attribution,
+    options: Options,
+) -> Iterator[tuple[str, list[PartValue], str | None]]:
+    """(unit, parts, text) of every way to divide the value."""
+    if isinstance(modality, Graph):
+        entity = torch.from_numpy(modality.collate([value])["entity"])
+        yield (
+            "edge",
+            edges(modality, model.encoders[model.names.index(name)], entity, attribution, options.most_parts),
+            None,
+        )
+        return
+    for parts in parts_of(modality, cells, value, grid=options.grid, most=options.most_parts):
+        yield parts.unit, gather(modality, parts, attribution), parts.text
 
 
 def output_of(task: Classification | Regression, of: Quantity) -> Output:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from fuseline.lab.tokens import Tokens
 from fuseline.modalities.base import Modality
@@ -58,6 +58,11 @@ class Encoder(nn.Module):
         """The tables in which ids of cells (words, categories) are looked up, each once a pass: an attack moves what
         they give, since ids themselves have no direction."""
         return ()
+
+    def gates(self, **arrays: Any) -> dict[str, Tensor]:
+        """Weights at which a row's surroundings come in, where it has any: `forward` takes others under these names.
+        Zeros: as if there were none. Gradients follow them where an array (an entity's id) has no direction."""
+        return {}
 
     def forward(self, **arrays: Any) -> Tokens:
         raise TypeError("Encoder is abstract")

@@ -6,6 +6,7 @@ F numbers of an entity, Z bases, T tokens (distances 0 to `layers`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -124,20 +125,21 @@ class SmallGraph(Encoder):
         )
         self.register_buffer("table", None)
 
-    def forward(self, entity: Tensor) -> Tokens:  # type: ignore[override]
-        if self.table is not None and not self.training:
+    def forward(self, entity: Tensor, **edges: Tensor) -> Tokens:  # type: ignore[override]
+        """`edges`: weights instead of those that `gates` gives."""
+        if self.table is not None and not self.training and not edges:
             tokens_BTD = self.table[entity]
         else:
             if self.training and self.config.unknown:
                 unknown_B = torch.rand(entity.shape, device=entity.device) < self.config.unknown
                 entity = torch.where(unknown_B, 0, entity)
-            tokens_BTD = self._tokens(entity)
+            tokens_BTD = self._tokens(entity, edges)
         return Tokens(tokens_BTD, torch.ones(tokens_BTD.shape[:2], dtype=torch.bool, device=tokens_BTD.device))
 
     @torch.no_grad()
     def fold(self) -> None:
         every_N = torch.arange(len(self.seen_N), device=self.any_D.device)
-        self.table = torch.cat([self._tokens(some) for some in torch.split(every_N, FOLDED_AT_ONCE)])
+        self.table = torch.cat([self._tokens(some, {}) for some in torch.split(every_N, FOLDED_AT_ONCE)])
 
     def unfold(self) -> None:
         self.table = None
@@ -147,23 +149,31 @@ class SmallGraph(Encoder):
         self.unfold()
         super()._load_from_state_dict(state_dict, prefix, *more)
 
-    def _tokens(self, entity_B: Tensor) -> Tensor:
-        places = [entity_B[:, None]]  # (B, P) at each distance
-        relations: list[Tensor] = []
-        shares: list[Tensor] = []
+    def gates(self, entity: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {f"edges_{d}": walk.share_BPK for d, walk in enumerate(self.walks(entity))}
+
+    def walks(self, entity_B: Tensor) -> list[Walk]:
+        """The edges around each entity that are looked at, by their distance."""
+        out: list[Walk] = []
+        here_BP = entity_B[:, None]
         for distance in range(self.config.layers):
-            here_BP = places[distance]
             hood = Neighbourhoods(*(self.get_buffer(f"{f}_{min(distance, 1)}") for f in Neighbourhoods._fields))
             next_BPK = hood.neighbour_NK[here_BP].long()
             share_BPK = hood.share_NK[here_BP]
             if distance:  # not back to where the path came from
-                before_BP = places[distance - 1].repeat_interleave(here_BP.shape[1] // places[distance - 1].shape[1], 1)
+                before_BP = out[-1].here_BP.repeat_interleave(here_BP.shape[1] // out[-1].here_BP.shape[1], 1)
                 share_BPK = torch.where(next_BPK == before_BP[:, :, None], 0.0, share_BPK)
-            if self.training and self.config.edge_dropout:
-                share_BPK = F.dropout(share_BPK, self.config.edge_dropout)
-            relations.append(hood.relation_NK[here_BP].long())
-            shares.append(share_BPK)
-            places.append(next_BPK.flatten(1))
+            out.append(Walk(here_BP, hood.relation_NK[here_BP].long(), next_BPK, share_BPK))
+            here_BP = next_BPK.flatten(1)
+        return out
+
+    def _tokens(self, entity_B: Tensor, edges: Mapping[str, Tensor]) -> Tensor:
+        walks = self.walks(entity_B)
+        shares = [edges.get(f"edges_{d}", walk.share_BPK) for d, walk in enumerate(walks)]
+        if self.training and self.config.edge_dropout:
+            shares = [F.dropout(share_BPK, self.config.edge_dropout) for share_BPK in shares]
+        relations = [walk.relation_BPK for walk in walks]
+        places = [entity_B[:, None], *(walk.next_BPK.flatten(1) for walk in walks)]  # (B, P) at each distance
         values = [self._own(places[0]), *(self._neighbour(p) for p in places[1:])]
         tokens = [values[0][:, 0]]
         for number, layer in enumerate(self.rounds):
@@ -195,6 +205,15 @@ class SmallGraph(Encoder):
         if self.vectors is not None:
             out_BPD = out_BPD + torch.where(known_BP[:, :, None], self.vectors(entity_BP), 0.0)
         return out_BPD
+
+
+class Walk(NamedTuple):
+    """The edges of one distance. `share`: as in Neighbourhoods, 0 where there is no edge."""
+
+    here_BP: Tensor
+    relation_BPK: Tensor
+    next_BPK: Tensor
+    share_BPK: Tensor
 
 
 class Neighbourhoods(NamedTuple):
