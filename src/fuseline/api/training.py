@@ -252,7 +252,8 @@ def new_folder(out: str | Path | None, table: Path | None, word: str = "run") ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FuselineError("cannot_write", f"cannot make the folder {folder}: {error.strerror}", "name another") from None
+        message = f"cannot make the folder {folder}: {error.strerror}"
+        raise FuselineError("cannot_write", message, "name another") from None
     return folder
 
 
