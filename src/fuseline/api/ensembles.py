@@ -47,7 +47,7 @@ def ensemble(folder: str | Path, *, table: Any = None, quiet: bool = False) -> R
     from fuseline.lab.training.prepare import fold_rows
 
     path = Path(folder)
-    if path.is_dir() and not (path / "fold-0").is_dir():
+    if not (path / "fold-0").is_dir():
         message = f"{path} is no cross-validation: it has no folds"
         raise FuselineError("no_such_run", message, "train with split: {folds: 5}, and name that run's folder")
     first = Run(path / "fold-0")
