@@ -280,10 +280,14 @@ def _check_pool(
 
 def _check_cells(cells: Sequence[Mapping[str, Any]], taken: Sequence[int], predictor: Predictor) -> None:
     """That training will be able to read them: a spreadsheet may have written 1,5 for 1.5. Files are not opened."""
-    files = set(file_columns(predictor.package.recipe))
-    columns = [c for c in predictor.rows.columns if c not in files]
-    read = (predictor.rows.parse({c: cells[i].get(c) for c in columns}, MediaRoot(None), i) for i in taken)
-    errors = [parsed.error for parsed in read if parsed.error is not None]
+    rows, errors = predictor.rows, list[FuselineError]()
+    names = [name for name, modality in rows.modalities.items() if not modality.file]
+    for i in taken:
+        try:
+            for name in names:
+                rows.parse_input(name, rows.cells(name, cells[i]), MediaRoot(None))
+        except FuselineError as error:
+            errors.append(error.at(i))
     if errors:
         hint = f"{errors[0].hint}; write the cells as the pool has them"
         raise _refused(f"cells of column {errors[0].column!r} that cannot be read", errors, hint)
