@@ -36,10 +36,11 @@ def test_several_targets_are_a_task_each(table: Path) -> None:
     assert recipe.split.kind == "group"
 
 
-def test_without_groups_several_targets_are_split_at_random() -> None:
+def test_without_groups_several_targets_are_all_spread() -> None:
     frame = pl.DataFrame({"note": [f"a note of {i} words" for i in range(40)], "a": ["x", "y"] * 20, "b": range(40)})
-    text, _ = api.init(frame, ["a", "b"])
-    assert parse_recipe(yaml.safe_load(text)).split.kind == "random"
+    text, inferred = api.init(frame, ["a", "b"])
+    assert parse_recipe(yaml.safe_load(text)).split.kind == "stratified"
+    assert inferred.split_reason == "every part holds each target's classes in like shares"
 
 
 def test_a_column_that_gives_one_target_away_is_suspected_for_all() -> None:

@@ -107,6 +107,31 @@ def test_groups_are_balanced_in_size_and_class() -> None:
     assert (one != two).any()
 
 
+@pytest.mark.parametrize("kind", ["group", "stratified"])
+def test_targets_of_several_tasks_are_spread_each(kind: str) -> None:
+    """A rare second target, known of two thirds of the rows, is in every part in like shares."""
+    rng = np.random.default_rng(3)
+    rows = 400
+    icu = np.where(rng.random(rows) < 0.2, "yes", "no")
+    frame = pl.DataFrame(
+        {
+            "patient": np.arange(rows) // 2,
+            "finding": rng.choice(["a", "b"], rows).tolist(),
+            "icu": [None if i % 3 == 0 else v for i, v in enumerate(icu)],
+        }
+    )
+    spec = SplitSpec(kind=kind, group="patient" if kind == "group" else None, val=0.2, test=0.2)  # type: ignore[arg-type]
+    spread = {"finding": "classes", "icu": "classes"}
+    split = make_split(Table.open(frame), spec, target_column=None, stratify="none", spread=spread)  # type: ignore[arg-type]
+    assert split.notes == []
+    for column in spread:
+        whole = frame[column].value_counts(normalize=True)
+        for part in range(3):
+            own = dict(frame[split.rows(part).tolist()][column].value_counts(normalize=True).iter_rows())
+            for value, share in whole.iter_rows():
+                assert own[value] == pytest.approx(share, abs=0.02)
+
+
 def test_many_groups_keep_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allot, "GREEDY_GROUPS", 100)
     groups = np.repeat(np.arange(3000), 2)

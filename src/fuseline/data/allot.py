@@ -1,4 +1,4 @@
-"""Dealing rows and groups of rows out to parts. Dimensions: N rows, G groups, C classes, P parts."""
+"""Dealing rows and groups of rows out to parts. Dimensions: N rows, G groups, C classes, P parts, T ways to class."""
 
 from __future__ import annotations
 
@@ -74,20 +74,24 @@ def allot_groups(groups: np.ndarray, labels: np.ndarray, shares: np.ndarray, ran
 
     Args:
         groups: (N,) group of each row.
-        labels: (N,) class of each row, non-negative.
+        labels: (N,) class of each row, or (N, T) in each of T ways to class it, which are spread each for itself.
         shares: (P,) that sum to 1.
         random: the order of the groups.
     """
     if not len(groups):
         return np.zeros(0, dtype=np.int64)
     _, group = np.unique(groups, return_inverse=True)
-    _, label = np.unique(labels, return_inverse=True)
-    G, C = int(group.max()) + 1, int(label.max()) + 1
+    G = int(group.max()) + 1
     if G > GREEDY_GROUPS:
-        return _dealt(group, label, shares, random)[group]
-    rows_GC = np.zeros((G, C), dtype=np.float64)
-    np.add.at(rows_GC, (group, label), 1)
-    sizes = rows_GC.sum(1)
+        return _dealt(group, joint(labels), shares, random)[group]
+    ways = []
+    for column_N in labels.reshape(len(labels), -1).T:
+        _, label = np.unique(column_N, return_inverse=True)
+        own_GC = np.zeros((G, int(label.max()) + 1), dtype=np.float64)
+        np.add.at(own_GC, (group, label), 1)
+        ways.append(own_GC)
+    rows_GC = np.concatenate(ways, axis=1)
+    sizes = ways[0].sum(1)
     open_parts = np.flatnonzero(shares > 0)
     order = random.permutation(G)
     if sizes.max() > 0.25 * shares[open_parts].min() * sizes.sum():
@@ -105,6 +109,11 @@ def allot_groups(groups: np.ndarray, labels: np.ndarray, shares: np.ndarray, ran
         part[g] = open_parts[best]
     _fill_empty(part, sizes, open_parts)
     return part[group]
+
+
+def joint(labels: np.ndarray) -> np.ndarray:
+    """(N,) one class number for each different row of `labels`, (N,) or (N, T)."""
+    return np.unique(labels.reshape(len(labels), -1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _fill_empty(part: np.ndarray, sizes: np.ndarray, open_parts: np.ndarray) -> None:

@@ -117,8 +117,6 @@ def infer_many(table: Table, targets: Sequence[str]) -> Inferred:
         columns.append(first or next((c for c in choices if c.kind == "leak"), choices[0]))
     tasks = {f.target: f.task for f in found}
     split, reason = _split(columns, {"kind": "multi"})
-    if split["kind"] == "stratified":
-        split, reason = {"kind": "random"}, "rows lack some targets, so that none of them can spread the rows"
     return replace(
         found[0],
         columns=columns,
@@ -252,6 +250,8 @@ def _split(columns: list[Column], task: dict[str, Any] | None) -> tuple[dict[str
         return {"kind": "random"}, "boxes have no classes that could be spread evenly"
     if task and task["kind"] == "generation":
         return {"kind": "random"}, "texts have no shares to keep"
+    if task and task["kind"] == "multi":
+        return {"kind": kind}, "every part holds each target's classes in like shares"
     if task and task["kind"] == "regression":
         return {"kind": kind}, "every part holds low and high targets alike"
     return {"kind": kind}, "every part holds the classes in the same shares"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 
-from fuseline.data.allot import allot_groups, allot_rows
+from fuseline.data.allot import allot_groups, allot_rows, joint
 from fuseline.data.guess import SPLIT_WORDS, is_blank, key_of
 from fuseline.data.moments import moments
 from fuseline.data.table import Table, cells
@@ -32,7 +33,14 @@ class Split:
         return np.flatnonzero(self.part == part)
 
 
-def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, stratify: Stratify) -> Split:
+def make_split(
+    table: Table,
+    spec: SplitSpec,
+    *,
+    target_column: str | None,
+    stratify: Stratify,
+    spread: Mapping[str, Stratify] | None = None,
+) -> Split:
     """Divide the rows by the rule of `spec`. A function of the table and the spec alone; reads only their columns.
 
     - random: by a seeded permutation.
@@ -47,14 +55,15 @@ def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, stra
     Args:
         table: N rows.
         spec: the recipe's split. `folds` is left aside: see :func:`make_folds`.
-        target_column: None: rows count as used whatever they hold, and nothing is stratified.
+        target_column: None: rows count as used whatever they hold.
         stratify: by the target's classes, by quantiles of its numbers, or not at all.
+        spread: without a target column, those of several tasks: the classes of each are spread, absence being one.
 
     Raises:
         FuselineError: ``missing_column``, ``no_target``, ``too_few_rows``, ``too_few_groups``, ``bad_split``,
             ``bad_cell`` (with row and column).
     """
-    work = _Work(table, spec, target_column, stratify)
+    work = _Work(table, spec, target_column, stratify, spread or {})
     match spec.kind:
         case "random":
             work.mix(work.used, work.shares, by_class=False)
@@ -69,7 +78,14 @@ def make_split(table: Table, spec: SplitSpec, *, target_column: str | None, stra
     return work.done()
 
 
-def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, stratify: Stratify) -> list[Split]:
+def make_folds(
+    table: Table,
+    spec: SplitSpec,
+    *,
+    target_column: str | None,
+    stratify: Stratify,
+    spread: Mapping[str, Stratify] | None = None,
+) -> list[Split]:
     """`spec.folds` splits whose test parts are disjoint and together all used rows; `spec.test` is left aside.
 
     Within each, `spec.val` of the other rows validate, by the same rule. By time the rows are cut into one more piece
@@ -81,7 +97,7 @@ def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, stra
         raise FuselineError("bad_split", f"{spec.folds} folds are no cross-validation", "set split.folds to 2 or more")
     if spec.kind == "given":
         raise FuselineError("bad_split", "a given split has no folds", "set split.folds to 0, or another split.kind")
-    work = _Work(table, spec, target_column, stratify)
+    work = _Work(table, spec, target_column, stratify, spread or {})
     if spec.kind == "time":
         return work.time_folds()
     fold = np.full(table.n_rows, -1, dtype=np.int64)
@@ -110,7 +126,14 @@ def make_folds(table: Table, spec: SplitSpec, *, target_column: str | None, stra
 class _Work:
     """The columns that a split needs, read once, and the parts that are being filled."""
 
-    def __init__(self, table: Table, spec: SplitSpec, target_column: str | None, stratify: Stratify) -> None:
+    def __init__(
+        self,
+        table: Table,
+        spec: SplitSpec,
+        target_column: str | None,
+        stratify: Stratify,
+        spread: Mapping[str, Stratify],
+    ) -> None:
         needed = {"group": spec.group, "time": spec.time, "given": spec.column}.get(spec.kind)
         table.require([c for c in (needed, target_column) if c is not None])
         self.table, self.spec, self.target_column, self.stratify = table, spec, target_column, stratify
@@ -118,7 +141,7 @@ class _Work:
         self.part = np.full(table.n_rows, UNUSED, dtype=np.int8)
         self.notes: list[str] = []
         self.labels: np.ndarray | None = None
-        """(N,) class numbers, -1 without a target; None where nothing is stratified"""
+        """(N,) class numbers, -1 without a target, or (N, T) of several tasks; None where nothing is stratified"""
         used = np.ones(table.n_rows, dtype=bool)
         if target_column is not None:
             self.labels, used = _labels(table, target_column, stratify)
@@ -129,6 +152,8 @@ class _Work:
                 )
             if lost:
                 self.notes.append(f"{lost} of {table.n_rows} rows have no {target_column} and are left out")
+        elif ways := [_labels(table, column, how)[0] for column, how in spread.items() if how != "none"]:
+            self.labels = np.stack(ways, axis=1)
         self.used = np.flatnonzero(used)
         self.shares = [1 - spec.val - spec.test, spec.val, spec.test]
         self.groups: np.ndarray | None = None
@@ -161,7 +186,7 @@ class _Work:
         return codes
 
     def by_class(self, rows: np.ndarray, shares: list[float], seed: int, by_class: bool) -> np.ndarray:
-        labels = self.labels[rows] if by_class and self.labels is not None else np.zeros(len(rows), np.int64)
+        labels = joint(self.labels[rows]) if by_class and self.labels is not None else np.zeros(len(rows), np.int64)
         return allot_rows(labels, np.array(shares), _random(seed))
 
     def by_group(self, rows: np.ndarray, shares: list[float], seed: int) -> np.ndarray:
@@ -173,7 +198,7 @@ class _Work:
         self.part[rows] = self.by_class(rows, shares, self.seed, by_class)
         self._check(shares)
         if by_class and self.labels is not None and self.stratify == "classes":
-            sizes = np.bincount(self.labels[rows])
+            sizes = np.bincount(self.labels[rows])  # stratified by one target: (N,)
             single = int((sizes == 1).sum())
             if single and len(sizes) > 1:
                 self.notes.append(f"{single} classes of {self.target_column} have one row only: it is trained on")
