@@ -85,3 +85,20 @@ def test_a_date_without_quotes_is_a_moment() -> None:
     assert recipe.table.windows is not None
     assert recipe.table.windows.start == "2012-03-01"
     assert (recipe.split.val_from, recipe.split.test_from) == ("2013-01-01", "2014-01-01T06:00:00")
+
+
+def test_places_are_those_of_the_yaml_and_not_of_the_types() -> None:
+    base = {"inputs": {"note": {"modality": "text"}}, "task": {"kind": "classification", "target": "y"}}
+    for change, words in (
+        (
+            {"tune": {"space": {"training.seed": 3}}},
+            "tune.space.training.seed: give a section of keys, or: give a list",
+        ),
+        ({"training": {"unlabelled": {"threshold": "sure"}}}, "training.unlabelled.threshold: Input should be 'auto'"),
+        ({"training": {"unlabelled": True}}, "training.unlabelled: give a section of keys"),
+        ({"training": {"unlabelled": {"weigth": 2}}}, "training.unlabelled.weigth: unknown key; did you mean 'weight'"),
+        ({"inputs": {"note": {}}}, "inputs.note.modality: Field required"),
+    ):
+        with pytest.raises(FuselineError) as caught:
+            parse_recipe({**base, **change})
+        assert words in caught.value.message

@@ -8,8 +8,9 @@ a part never touches this file. Unknown keys are errors that name their path.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -165,7 +166,9 @@ class AdversarialSpec(Frozen):
     steps: int = Field(3, ge=1, le=100, description="pgd: steps, of 2.5 radii in all; each costs a pass more")
     strength: float = Field(1.0, gt=0, description="of all radii")
     weight: float = Field(0.5, gt=0, le=1, description="of the attacked rows' loss; the rest is that of the rows as is")
-    inputs: tuple[str, ...] | None = Field(None, description="inputs that are attacked; default: all that can be")
+    inputs: tuple[str, ...] | None = Field(
+        None, min_length=1, description="inputs that are attacked; default: all that can be"
+    )
     radii: Radii = Radii()
 
 
@@ -395,23 +398,48 @@ class Recipe(Frozen):
 C = TypeVar("C", bound=BaseModel)
 
 
-def _explain(error: ValidationError, model: type[BaseModel], where: str) -> FuselineError:
-    lines, hint = [], ""
+_WORDS = {
+    "model_type": "give a section of keys",
+    "tuple_type": "give a list",
+    "list_type": "give a list",
+    "dict_type": "give a section of keys",
+}
+"""pydantic's words for what a YAML file calls otherwise"""
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str, data: Any) -> FuselineError:
+    said: dict[str, list[str]] = {}
     for item in error.errors()[:10]:
-        path = ".".join(str(p) for p in (where, *item["loc"]) if p != "")
+        path = ".".join(str(p) for p in (where, *_steps(item["loc"], data, item["type"])) if p != "")
         if item["type"] == "extra_forbidden":
             near = closest(str(item["loc"][-1]), _fields_at(model, item["loc"][:-1]))
-            lines.append(f"{path}: unknown key" + (f"; did you mean {near!r}?" if near else ""))
+            text = "unknown key" + (f"; did you mean {near!r}?" if near else "")
         else:
-            lines.append(f"{path}: {item['msg'].removeprefix('Value error, ')}")
-        hint = hint or "see docs/recipe.md for every key"
-    return FuselineError("bad_recipe", "the recipe does not hold: " + "; ".join(lines), hint)
+            text = _WORDS.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        said.setdefault(path, []).append(text)
+    lines = [f"{path}: {', or: '.join(dict.fromkeys(texts))}" for path, texts in said.items()]
+    return FuselineError(
+        "bad_recipe", "the recipe does not hold: " + "; ".join(lines), "see docs/recipe.md for every key"
+    )
+
+
+def _steps(loc: tuple[int | str, ...], data: Any, kind: str) -> Iterator[int | str]:
+    """The keys of an error's place that the recipe has, without the names that pydantic gives to a union's branches."""
+    for step in loc:
+        inside = isinstance(data, dict) and step in data
+        if inside or (isinstance(data, (list, tuple)) and isinstance(step, int) and step < len(data)):
+            data = data[step]
+            yield step
+    if kind == "missing":
+        yield loc[-1]
 
 
 def _fields_at(model: Any, loc: tuple[Any, ...]) -> list[str]:
     for step in loc:
         field = getattr(model, "model_fields", {}).get(step)
         model = field.annotation if field is not None else None
+        # Of `Section | None`, the section.
+        model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)
     return list(getattr(model, "model_fields", {}))
 
 
@@ -420,7 +448,7 @@ def read_options(config: type[C], options: dict[str, Any], where: str) -> C:
     try:
         return config.model_validate(options)
     except ValidationError as error:
-        raise _explain(error, config, where) from None
+        raise _explain(error, config, where, options) from None
 
 
 def parse_recipe(data: Any) -> Recipe:

@@ -255,13 +255,18 @@ def test_labels_are_taken_back_and_the_rest_stays(model: Predictor, round_: Simp
         (lambda f: pl.concat([f, f[:1]]), {}, "duplicate", "labelled twice: rows 0 and 6"),
         (lambda f: pl.concat([f, f[:1]]).drop("_row"), {}, "duplicate", "the same row is there twice"),
         (lambda f: f.with_columns(patient=pl.lit("3")), {"id": "patient"}, "duplicate", "an id is there twice"),
-        (lambda f: f.drop("sick"), {}, "missing_column", "sick"),
+        (lambda f: f.drop("sick"), {}, "missing_column", "label.csv has no column 'sick'"),
+        (lambda f: f.with_columns(age=pl.lit("41,5")), {}, "bad_cell", "row 0: '41,5' is no number"),
+        (lambda f: f.drop("_row"), {"pool": True}, "missing_column", "keep the columns that"),
+        (lambda f: f, {"pool": True, "rest": True}, "bad_usage", "both the new table and the rest"),
     ],
 )
 def test_labels_that_cannot_be_taken(
     change: Any, options: dict[str, Any], code: str, words: str, model: Predictor, round_: SimpleNamespace
 ) -> None:
     change(round_.given).write_csv(round_.label)
+    named = {"pool": round_.pool, "rest": round_.out}
+    options = {key: named.get(key, value) for key, value in options.items()}
     with pytest.raises(FuselineError) as caught:
         fuseline.take_labels(model, round_.label, round_.train, round_.out, **options)
     assert caught.value.code == code
@@ -272,7 +277,7 @@ def test_labels_that_cannot_be_taken(
 def test_new_classes_and_rows_that_are_there_already(model: Predictor, round_: SimpleNamespace) -> None:
     given = round_.given.with_columns(sick=pl.Series(["maybe", None, None, None, None, "yes"]))
     given.write_csv(round_.label)
-    with pytest.raises(FuselineError, match="'maybe' is not among"):
+    with pytest.raises(FuselineError, match="'maybe' is no class"):
         fuseline.take_labels(model, round_.label, round_.train, round_.out)
     taken = fuseline.take_labels(model, round_.label, round_.train, round_.out, allow_new_classes=True)
     assert taken.new_classes == ["maybe"]

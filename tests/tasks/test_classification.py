@@ -297,3 +297,10 @@ def test_too_dear_intervals_are_left_out_and_said(monkeypatch):
     assert scores.metrics["auroc"].value > 0.5
     assert scores.metrics["macro_f1"].low is not None
     assert "no intervals" in scores.details["notes"][0]
+
+
+def test_classes_that_are_probably_one_are_told() -> None:
+    assert fit(["ill", "Ill ", "well", "ill", "well"] * 4).notes == (
+        "the classes 'Ill ', 'ill' differ only in case or white space: are they one?",
+    )
+    assert MULTI.notes == ()

@@ -95,15 +95,21 @@ function drawList(feed) {
   $("count").textContent = worst.length
     ? `${many("alarm")} alarms, ${many("warning")} warnings, ${many("watch")} to watch, of ${feed.channels.length} sensors (below ${feed.threshold.bound} ${feed.unit})`
     : `none: no sensor is forecast below ${feed.threshold.bound} ${feed.unit}`;
+  const held = document.activeElement?.dataset?.sensor; // a keyboard's place outlives the new list
   $("list").replaceChildren(...worst.slice(0, 60).map(({ level, i }) => {
-    const item = document.createElement("li");
+    const line = document.createElement("li");
+    const item = document.createElement("button");
+    item.type = "button";
+    item.dataset.sensor = i;
     const name = document.createElement("b");
     name.className = level;
     name.textContent = level;
     item.append(name, ` sensor ${feed.channels[i]} ${when(feed, i)}: ${Math.min(...feed.middle[i])} ${feed.unit}`);
     item.addEventListener("click", () => { chosen = i; refresh(); });
-    return item;
+    line.append(item);
+    return line;
   }));
+  if (held !== undefined) $("list").querySelector(`[data-sensor="${held}"]`)?.focus();
   return worst.length ? worst[0].i : 0;
 }
 

@@ -47,6 +47,9 @@ def ensemble(folder: str | Path, *, table: Any = None, quiet: bool = False) -> R
     from fuseline.lab.training.prepare import fold_rows
 
     path = Path(folder)
+    if not (path / "fold-0").is_dir():
+        message = f"{path} is no cross-validation: it has no folds"
+        raise FuselineError("no_such_run", message, "train with split: {folds: 5}, and name that run's folder")
     first = Run(path / "fold-0")
     given = table if table is not None else first.record["table"]["path"]
     if given is None:

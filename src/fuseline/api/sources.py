@@ -125,6 +125,7 @@ def _given_files(recipe: Recipe, table: Table, base: Path | None) -> tuple[Recip
     frames = [t.take(np.arange(t.n_rows), table.columns).with_columns(pl.lit(p).alias(PART)) for p, t in tables.items()]
     whole = Table.open(pl.concat(frames, how="vertical_relaxed"), absent=recipe.table.absent)
     whole.folder = table.folder
+    whole.joined = tuple((t.name or "the table", t.n_rows) for t in tables.values())
     data = recipe.model_dump()
     data["split"] |= {"kind": "given", "column": PART, "val_path": None, "test_path": None}
     data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)
@@ -166,6 +167,7 @@ def _with_unlabelled(recipe: Recipe, table: Table, base: Path | None) -> tuple[R
         ) from None
     whole = Table.open(joined, absent=recipe.table.absent)
     whole.folder = table.folder
+    whole.joined = (*(table.joined or ((table.name or "the table", table.n_rows),)), (more.name, more.n_rows))
     data = recipe.model_dump()
     data["training"]["unlabelled"]["rows"] = "auto"
     data["table"]["media_root"] = recipe.table.media_root or (str(table.folder) if table.folder else None)

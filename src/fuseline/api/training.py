@@ -252,7 +252,8 @@ def new_folder(out: str | Path | None, table: Path | None, word: str = "run") ->
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FuselineError("cannot_write", f"cannot make the folder {folder}: {error.strerror}", "") from None
+        message = f"cannot make the folder {folder}: {error.strerror}"
+        raise FuselineError("cannot_write", message, "name another") from None
     return folder
 
 
@@ -264,7 +265,7 @@ def _is_begun(folder: Path) -> bool:
         try:
             if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
                 return True
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, ValueError):
             return True

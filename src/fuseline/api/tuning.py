@@ -86,6 +86,9 @@ def tune(
     until = None if max_time is None else time.monotonic() + seconds_of(max_time)
     opened = None
     if resume is not None:
+        if source is not None:
+            message = "a search goes on with the recipe that it was begun with"
+            raise FuselineError("bad_usage", message, "leave the recipe away, or begin a new search: --out")
         folder = Path(resume)
     else:
         if source is None:

@@ -78,6 +78,19 @@ def check_leaks(
     return found
 
 
+def row_leak(table: Table, part: np.ndarray, columns: Sequence[str]) -> Leak | None:
+    """Rows of training (`part` 0) that are alike, in every one of the columns, to a row of val or test."""
+    keys = np.zeros(table.n_rows, dtype=np.uint64)
+    for start, frame in table.batches(list(columns), _BATCH):
+        for row, own in enumerate(Table.rows(frame), start):
+            if part[row] != UNUSED and not all(is_blank(cell) for cell in own.values()):
+                keys[row] = _hash(repr(list(own.values())).encode("utf-8", "replace"))
+    train, held = _on_both_sides(keys, part)
+    if not len(held):
+        return None
+    return _leak("all inputs", keys, part, train, held, "the same row stands", "warning")
+
+
 def _media_leak(table: Table, part: np.ndarray, column: str, root: Path | None) -> Leak | None:
     sizes = _keys(table, part, column, lambda cell: _size(cell, root))
     train, held = _on_both_sides(sizes, part)

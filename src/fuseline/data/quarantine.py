@@ -49,7 +49,7 @@ class Quarantine:
             return
         self.rows.add(row)
         if len(self._first) < LISTED:
-            self._first.append(error.at(row))
+            self._first.append(self._placed(error, row))
         if self.mode == "quarantine":
             self._write(row, error, cells or {})
 
@@ -74,6 +74,13 @@ class Quarantine:
                 f"all are in {self.path}; mend them, or raise table.max_bad_share",
             )
         return set(self.rows)
+
+    def _placed(self, error: FuselineError, row: int) -> FuselineError:
+        """With its row; of tables that were joined, the row of the file that the user can open."""
+        file, own = self.table.origin(row)
+        if not file:
+            return error.at(row)
+        return FuselineError(error.code, f"in {file}: {error.message}", error.hint, row=own, column=error.column)
 
     def _listed(self) -> FuselineError:
         first = self._first[0]

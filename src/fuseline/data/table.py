@@ -30,7 +30,12 @@ class Table:
         folder: where relative paths in cells start; None for tables that were no file.
         block_rows: how many neighbouring rows belong together: random access inside a few such blocks is cheap.
         notes: what was done on opening that a user may want to know.
+        name: the file's, for errors; empty for tables that were no file.
+        joined: of a table that was put together from files: (name, rows) of each, in order.
     """
+
+    name: str = ""
+    joined: tuple[tuple[str, int], ...] = ()
 
     def __init__(self, store: Store, folder: Path | None = None, notes: Sequence[str] = ()) -> None:
         self._store = store
@@ -54,6 +59,7 @@ class Table:
         """
         opened = open_source(source, tuple(absent), Path(cache_dir) if cache_dir is not None else None)
         table = cls(opened.store, opened.folder, opened.notes)
+        table.name = Path(source).name if isinstance(source, (str, Path)) else ""
         if opened.temporary is not None:
             weakref.finalize(table, _remove, opened.temporary, os.getpid())
         return table
@@ -68,10 +74,18 @@ class Table:
         shown = ", ".join(self.columns[:20]) + (", ..." if len(self.columns) > 20 else "")
         raise FuselineError(
             "missing_column",
-            f"the table has no column {names}",
+            f"{self.name or 'the table'} has no column {names}",
             (f"did you mean {', '.join(near)}? " if near else "") + f"its columns: {shown}",
             column=lacking[0],
         )
+
+    def origin(self, row: int) -> tuple[str, int]:
+        """The file that `row` came from (empty: the table itself), and its row there."""
+        for name, count in self.joined:
+            if row < count:
+                return name, row
+            row -= count
+        return "", row
 
     def batches(self, columns: Sequence[str] | None = None, size: int = 1024) -> Iterator[tuple[int, pl.DataFrame]]:
         """(first row, frame) of `size` rows each, the last one shorter."""

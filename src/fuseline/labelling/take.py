@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from fuseline.data.table import Table
-from fuseline.errors import FuselineError
+from fuseline.errors import FuselineError, closest
 from fuseline.labelling.paths import file_columns, inside, moved
 from fuseline.labelling.suggest import OWN
 from fuseline.labelling.writing import check_target, write_table
+from fuseline.modalities import MediaRoot
 from fuseline.runtime import Predictor
 from fuseline.tasks.labels import parse_label, parse_labels, text_of
 
@@ -58,6 +59,8 @@ def take(
         if pool is None:
             raise FuselineError("bad_usage", "--rest is what is left of a pool", "name the pool behind the model")
         check_target(rest, force=force)
+        if rest.resolve() == out.resolve():
+            raise FuselineError("bad_usage", f"{out} cannot be both the new table and the rest", "choose two names")
     labelled.require([*task.columns, *([id] if id else [])])
     into.require([*task.columns, *([id] if id else [])])
     whole = labelled.take(np.arange(labelled.n_rows))
@@ -69,9 +72,11 @@ def take(
             if _encoded(predictor, row, new if allow_new_classes else None) is not None:
                 taken.append(i)
         except FuselineError as error:
-            errors.append(error.at(i))
+            errors.append(_nearest(predictor, error.at(i), row))
     if errors:
-        raise _refused("labels that the model does not know", errors, "mend them, or --allow-new-classes")
+        labels = getattr(task, "labels", ())  # numbers have none
+        known = f"; known: {', '.join(labels)}" if labels else ""
+        raise _refused("labels that the model does not know", errors, f"mend them, or --allow-new-classes{known}")
     if not taken:
         raise FuselineError("no_target", "no row has a label yet", f"fill the column {task.columns[0]!r}")
     if "_row" in labelled.columns:
@@ -83,6 +88,7 @@ def take(
     if id is not None:
         _no_ids_twice(frame, taken, into, id)
     _check_pool(pool, cells, taken, predictor)
+    _check_cells(cells, taken, predictor)
 
     def frames() -> Iterator[pl.DataFrame]:
         yield from (f for _, f in into.batches(None, BLOCK))
@@ -235,9 +241,7 @@ def _refused(what: str, errors: Sequence[FuselineError], hint: str) -> FuselineE
     more = f" (and {len(errors) - SHOWN} more)" if len(errors) > SHOWN else ""
     first = errors[0]
     code = first.code if all(e.code == first.code for e in errors) else "bad_cell"
-    return FuselineError(
-        code, f"{what}: {shown}{more}", f"{first.hint}; {hint}" if first.hint else hint, column=first.column
-    )
+    return FuselineError(code, f"{what}: {shown}{more}", hint, column=first.column)
 
 
 def _check_pool(
@@ -246,6 +250,13 @@ def _check_pool(
     """That the labelled rows are rows of this pool: `_row` says which, and their cells are the same."""
     if pool is None:
         return
+    if "_row" not in cells[0]:
+        raise FuselineError(
+            "missing_column",
+            "the labelled rows have no column '_row', which says what row of the pool each is",
+            "keep the columns that `fuseline suggest` wrote, or take the labels without naming the pool",
+            column="_row",
+        )
     for i in taken:
         own = str(cells[i].get("_row"))
         if not own.isdigit() or int(own) >= pool.n_rows:
@@ -265,6 +276,32 @@ def _check_pool(
                 row=i,
                 column=other,
             )
+
+
+def _check_cells(cells: Sequence[Mapping[str, Any]], taken: Sequence[int], predictor: Predictor) -> None:
+    """That training will be able to read them: a spreadsheet may have written 1,5 for 1.5. Files are not opened."""
+    rows, errors = predictor.rows, list[FuselineError]()
+    names = [name for name, modality in rows.modalities.items() if not modality.file]
+    for i in taken:
+        try:
+            for name in names:
+                rows.parse_input(name, rows.cells(name, cells[i]), MediaRoot(None))
+        except FuselineError as error:
+            errors.append(error.at(i))
+    if errors:
+        hint = f"{errors[0].hint}; write the cells as the pool has them"
+        raise _refused(f"cells of column {errors[0].column!r} that cannot be read", errors, hint)
+
+
+def _nearest(predictor: Predictor, error: FuselineError, row: Mapping[str, Any]) -> FuselineError:
+    """An unknown class with the closest one that is known; the task's own hint is about training tables."""
+    task: Any = predictor.task
+    if task.name != "classification" or task.mode == "multilabel":
+        return error
+    cell = str(row[task.columns[0]])
+    near = closest(cell.strip(), task.labels)
+    text = f"{cell[:80]!r} is no class" + (f", did you mean {near!r}?" if near else "")
+    return FuselineError(error.code, text, row=error.row, column=error.column)
 
 
 def _write_rest(pool: Table, rest: Path, gone: np.ndarray) -> int:

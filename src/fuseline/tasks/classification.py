@@ -119,6 +119,15 @@ class Classification:
         _check_names(config, mode, [text_of(c) for c in classes])
         return cls(config, mode=mode, classes=classes, counts=[counts[text_of(c)] for c in classes], rows=len(rows))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Classes that are probably one: people type labels."""
+        alike: dict[str, list[str]] = {}
+        for text in self.labels:
+            alike.setdefault(" ".join(text.casefold().split()), []).append(repr(text))
+        said = "differ only in case or white space: are they one?"
+        return tuple(f"the classes {', '.join(some)} {said}" for some in alike.values() if len(some) > 1)
+
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Classification:
         config = ClassificationConfig.model_validate(state["config"])

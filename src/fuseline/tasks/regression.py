@@ -60,8 +60,17 @@ def parse_number(cell: Any, column: str) -> float | None:
     if math.isnan(number):
         return None
     if abs(number) > float(np.finfo(np.float32).max):
-        raise FuselineError("bad_cell", f"{number} is not a finite 32-bit number", "", column=column)
+        raise FuselineError(
+            "bad_cell", f"{number} is not a finite 32-bit number", "leave it empty, or cut it", column=column
+        )
     return number
+
+
+def _parsed(cell: Any, column: str, row: int) -> float | None:
+    try:
+        return parse_number(cell, column)
+    except FuselineError as error:
+        raise error.at(row) from None
 
 
 class Regression:
@@ -80,10 +89,11 @@ class Regression:
 
     @classmethod
     def fit(cls, config: RegressionConfig, targets: Mapping[str, Sequence[Any]]) -> Regression:
-        """Mean and standard deviation of each target. Raises FuselineError ``bad_cell`` or ``constant_target``."""
+        """Mean and standard deviation of each target. Raises FuselineError ``bad_cell``, whose row counts the cells
+        given here, or ``constant_target``."""
         mean, std = [], []
         for column in config.columns:
-            parsed = (parse_number(cell, column) for cell in targets[column])
+            parsed = (_parsed(cell, column, i) for i, cell in enumerate(targets[column]))
             values = np.array([v for v in parsed if v is not None], dtype=np.float64)
             if len(values) == 0:
                 raise FuselineError(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from made import recipe
 
+from fuseline import api
 from fuseline.errors import FuselineError
 from fuseline.lab.ensemble.model import Recode, mean_of_classes, mean_of_labels, mean_of_numbers
 from fuseline.lab.ensemble.same import check_ensemble, joined
@@ -97,3 +100,8 @@ def test_what_has_no_ensemble_is_said_before_training(changes: dict[str, object]
 def test_recode_is_a_lookup() -> None:
     recode = Recode(np.array([[0, 1, 2], [0, 1, 1]]))
     assert recode(torch.tensor([[2, 2], [0, 1]])).tolist() == [[2, 1], [0, 1]]
+
+
+def test_a_folder_without_folds_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(FuselineError, match="is no cross-validation"):
+        api.ensemble(tmp_path)

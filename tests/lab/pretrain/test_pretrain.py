@@ -146,6 +146,9 @@ def test_rows_need_no_label_and_test_rows_are_not_read(tmp_path: Path) -> None:
     bare = unlabelled_split(recipe, Table.open(frame.drop("kind")))
     assert not (bare.part == 2).any()
     assert any("no kind" in note for note in bare.notes)
+    unnamed = unlabelled_split(recipe, Table.open(frame.with_columns(kind=pl.lit(None, pl.String))))
+    assert (unnamed.part == bare.part).all(), "an empty column of labels is as good as none"
+    assert unnamed.notes == bare.notes
     grouped = few.with_columns(pl.Series("who", [f"p{i // 4}" for i in range(80)]))
     by_group = parse_recipe({**SHORT, "split": {"kind": "group", "group": "who", "val": 0.2, "test": 0.3}})
     part = unlabelled_split(by_group, Table.open(grouped)).part
@@ -177,6 +180,22 @@ def test_one_input_and_rows_that_lack_one_still_teach(tmp_path: Path) -> None:
     for empty in (halves[:2].clear(), halves[:1], halves.with_columns(pl.lit(None).alias(c) for c in ("note", *"abc"))):
         with pytest.raises(FuselineError):
             api.pretrain(SHORT, table=empty, out=tmp_path / "s", quiet=True)
+
+
+def test_what_no_row_has_is_not_handed_on(tmp_path: Path) -> None:
+    """A state that was fitted on nothing would blind the later training to the values that its table has."""
+    frame = signal.signal_table(60)
+    for empty, kept in ((["note"], {"vitals"}), (["b"], {"note"})):
+        folder = tmp_path / empty[0]
+        bare = frame.drop("kind").with_columns(pl.lit(None, frame.schema[c]).alias(c) for c in empty)
+        got = api.pretrain(SHORT, table=bare, out=folder, epochs=1, quiet=True).learned
+        assert set(read_folder(folder).inputs) == kept
+        assert any("not handed on" in note and empty[0] in note for note in got["notes"])
+    run = api.train(SHORT, table=frame, out=tmp_path / "run", init=tmp_path / "b", quiet=True)
+    assert run.record["init"]["not_taken"]["vitals"] == "it was not pretrained"
+    alone = {**SHORT, "inputs": {"vitals": SHORT["inputs"]["vitals"]}}
+    with pytest.raises(FuselineError, match=r"not handed on.* b"):
+        api.pretrain(alone, table=frame.with_columns(b=pl.lit(None, pl.Float64)), out=tmp_path / "x", quiet=True)
 
 
 def test_an_interrupted_one_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +271,7 @@ def test_what_does_not_fit_is_told_and_nothing_that_fits_is_an_error(learned: Pa
     assert "sum" in told["not_taken"]["fusion"]
     assert any(note.startswith("began from pretrained note") for note in run.record["notes"])
     for inputs in ({"vitals": wider}, {"text": {**signal.RECIPE["inputs"]["note"], "column": "note"}}):
-        with pytest.raises(FuselineError, match="no input of"):
+        with pytest.raises(FuselineError, match="no pretrained input fits"):
             api.train(
                 {**recipe, "inputs": inputs},
                 table=signal.signal_table(60),
@@ -282,3 +301,7 @@ def test_a_folder_that_was_changed_is_refused(learned: Path, tmp_path: Path, har
         read_folder(folder).weights()
     assert found.value.code == {"format": "init_version", "none": "no_such_file"}.get(harm, "bad_init")
     assert found.value.hint
+    if harm == "weights":  # before any work, of the folder that the user named, which stays free for another start
+        with pytest.raises(FuselineError, match=str(folder)):
+            api.train(SHORT, table=signal.signal_table(60), out=tmp_path / "run", init=folder, quiet=True)
+        assert not (tmp_path / "run" / "init").exists()

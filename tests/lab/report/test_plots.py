@@ -60,6 +60,13 @@ def test_one_point_and_many_curves_can_be_drawn() -> None:
     assert "class 5" not in shown
 
 
+def test_there_is_no_half_step() -> None:
+    shown = texts(curves("t", [Line("a", [1, 2], [3, 4]), Line("b", [1, 2], [4, 3])], "step", "loss").light).split()
+    assert "2" in shown
+    assert "1.5" not in shown
+    assert "1.2" not in shown
+
+
 def test_a_scatter_of_many_rows_stays_small() -> None:
     x = [float(i) for i in range(100_000)]
     plot = scatter("s", x, [v if i % 3 else math.nan for i, v in enumerate(x)], "a", "b", identity=True, alt="a")

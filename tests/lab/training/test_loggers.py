@@ -13,6 +13,7 @@ import made
 import pytest
 
 from fuseline import api
+from fuseline.errors import FuselineError
 from fuseline.lab.training.loggers import IDS, make_loggers
 
 LEAN = {"bootstrap": 0, "degradation": False, "export": False, "report": False}
@@ -51,6 +52,17 @@ def test_wandb_offline_writes_a_run_that_can_be_synced(tmp_path: Path, monkeypat
     while not all(word in file.read_bytes() for word in words) and time.monotonic() < end:
         time.sleep(0.2)
     assert [word for word in words if word not in file.read_bytes()] == []
+
+
+def test_a_tracker_that_cannot_begin_is_said_with_what_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any) -> None:
+        raise OSError("No API key configured.\nmore")
+
+    monkeypatch.setattr("fuseline.lab.training.loggers._make", fails)
+    with pytest.raises(FuselineError, match="wandb, which cannot begin: OSError: No API key configured") as caught:
+        make_loggers(["wandb"], tmp_path)
+    assert caught.value.code == "no_tracker"
+    assert "WANDB_MODE=offline" in caught.value.hint
 
 
 def test_mlflow_keeps_curves_and_the_package_with_its_signature(

@@ -178,6 +178,7 @@ def test_a_file_of_unlabelled_rows(tmp_path: Path) -> None:
     data["training"]["unlabelled"]["rows"] = str(tmp_path / "more.csv")
     run = api.train(data, out=tmp_path / "run", quiet=True)
     assert run.record["parts"]["unlabelled"] == 24
+    assert any(n.startswith("leak: all inputs: the same row stands") for n in run.record["notes"]), "of the test's own"
     plain = api.train(recipe(path, training={"epochs": 1}), out=tmp_path / "plain", quiet=True)
     assert {k: run.record["parts"][k] for k in ("train", "val", "test")} == {
         k: plain.record["parts"][k] for k in ("train", "val", "test")
@@ -189,7 +190,13 @@ def test_a_file_of_unlabelled_rows(tmp_path: Path) -> None:
         api.train(data, out=tmp_path / "again", quiet=True)
     assert caught.value.code == "no_such_file"
     frame.drop("note").write_csv(tmp_path / "more.csv")
-    with pytest.raises(FuselineError, match="note"):
+    with pytest.raises(FuselineError, match=r"more\.csv has no column 'note'"):
+        api.train(data, out=tmp_path / "again", quiet=True)
+    # A broken cell is told by its row in the file that has it.
+    frame.with_columns(age=pl.when(pl.int_range(24) == 2).then(pl.lit("old")).otherwise(pl.col("age").cast(str)))[
+        2:
+    ].write_csv(tmp_path / "more.csv")
+    with pytest.raises(FuselineError, match=r"row 0, column 'age': in more\.csv: 'old' is no number"):
         api.train(data, out=tmp_path / "again", quiet=True)
 
 

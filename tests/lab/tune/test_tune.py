@@ -131,6 +131,7 @@ def test_a_search_in_which_nothing_can_be_run_ends(tmp_path: Path, monkeypatch: 
     with pytest.raises(FuselineError, match="loss") as caught:
         fuseline.tune(plan, out=tmp_path / "s", trials=9, quiet=True)
     assert caught.value.code == "no_trial"
+    assert "2 of 2 ended with" in caught.value.message
     assert len(open_study(tmp_path / "s").trials) == 2
 
 
@@ -197,6 +198,9 @@ def test_what_cannot_be_searched_is_said_at_once(tmp_path: Path) -> None:
         ({"tune": {"space": {"inputs.none.encoder.width": [16]}}}, "bad_recipe"),
         ({"tune": {"space": {"fusion": ["concat"]}}}, "bad_recipe"),
         ({"tune": {"space": {"training.epochs": {"low": 3, "high": 1}}}}, "bad_recipe"),
+        ({"tune": {"space": {"training.epochs": {"low": 1, "high": 4}}}}, "bad_recipe"),  # it lacks `whole`
+        ({"tune": {"space": {"training.epochs": []}}}, "bad_recipe"),
+        ({"tune": {"space": {"fusion.kind": ["concat", "conkat"]}}}, "bad_recipe"),
         ({"training": {**plan["training"], "metric": "bleu"}}, "bad_recipe"),
     ):
         with pytest.raises(FuselineError) as caught:
@@ -207,6 +211,8 @@ def test_what_cannot_be_searched_is_said_at_once(tmp_path: Path) -> None:
         open_study(tmp_path)
     assert caught.value.code == "no_such_run"
     fuseline.tune(plan, out=tmp_path / "s", trials=1, quiet=True)
+    with pytest.raises(FuselineError, match="begun with"):
+        fuseline.tune(plan, resume=tmp_path / "s", trials=1, quiet=True)
     with pytest.raises(FuselineError) as caught:
         fuseline.tune(plan, out=tmp_path / "s", trials=1, quiet=True)
     assert caught.value.code == "run_exists"

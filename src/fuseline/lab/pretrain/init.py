@@ -111,7 +111,7 @@ def open_init(recipe: Recipe, plans: Mapping[str, Plan]) -> Begun | None:
     if all(why.values()):
         told = "; ".join(f"{name}: {text}" for name, text in why.items())
         raise FuselineError(
-            "init_mismatch", f"init: no input of {recipe.init} fits this recipe: {told}", "pretrain with this recipe"
+            "init_mismatch", f"init: no pretrained input fits this recipe: {told}", "pretrain with this recipe"
         )
     return begun
 
@@ -139,7 +139,8 @@ def _differs(given: Mapping[str, Any], wanted: Mapping[str, Any], words: Mapping
         word = words.get(key, key)
         if isinstance(value, dict) and isinstance(other, dict):
             keys = [k for k in {**value, **other} if value.get(k) != other.get(k)]
-            return f"other {word}: {', '.join(keys)}"
+            told = ", ".join(f"{k} {other.get(k)!r} there, {value.get(k)!r} here" for k in keys)
+            return f"other {word}: {told}"
         return f"another {word}: {other!r} there, {value!r} here" if isinstance(value, (str, int)) else f"other {word}"
     return ""
 
@@ -199,6 +200,7 @@ def keep_copy(recipe: Recipe, folder: Path) -> Recipe:
     if recipe.init is None:
         return recipe
     source, target = read_folder(recipe.init), folder / COPY
+    source.weights()  # verified while the error can name the folder that the user knows, and before any work
     new = folder / (COPY + ".new")
     new.mkdir(parents=True, exist_ok=True)
     for name in (FILE, WEIGHTS):

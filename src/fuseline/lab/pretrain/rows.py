@@ -9,6 +9,7 @@ import numpy as np
 from fuseline.data.moments import moments
 from fuseline.data.split import Split, make_split
 from fuseline.data.table import Table
+from fuseline.errors import FuselineError
 from fuseline.lab.training.prepare import read_task, split_rows
 from fuseline.recipe import Recipe
 
@@ -18,18 +19,25 @@ def unlabelled_split(recipe: Recipe, table: Table) -> Split:
     watches here, too, and what it would test on is not read at all: a test row whose picture was seen, even without its
     label, is no longer a new one.
 
-    Where the table lacks the target, the split is made without it, and no row is kept for a test.
+    Where the table lacks the target, or holds nothing in its column, the split is made without it, and no row is kept
+    for a test.
     """
     _, config = read_task(recipe)
-    if set(config.columns) <= set(table.columns):
-        whole = split_rows(recipe, table)
-        split = _with_unlabelled(recipe, table, whole) if config.columns else whole
-    else:
+    lacking = [c for c in config.columns if c not in table.columns]
+    if not lacking:
+        try:
+            whole = split_rows(recipe, table)
+        except FuselineError as error:
+            if error.code != "no_target":
+                raise
+            lacking = list(config.columns)
+    if lacking:
         spec = recipe.split if recipe.split.kind in ("given", "time") else recipe.split.model_copy(update={"test": 0.0})
         split = make_split(table, spec, target_column=None, stratify="none")
-        absent = ", ".join(c for c in config.columns if c not in table.columns)
-        note = f"the table has no {absent}: rows that another training tests on must not be in it"
+        note = f"the table has no {', '.join(lacking)}: rows that another training tests on must not be in it"
         split = replace(split, notes=[*split.notes, note])
+    else:
+        split = _with_unlabelled(recipe, table, whole) if config.columns else whole
     if recipe.split.folds:
         note = "split.folds: pretrained on one split; in other folds, rows seen here are tested on"
         split = replace(split, notes=[*split.notes, note])

@@ -117,6 +117,7 @@ def pretrain(
         raise FuselineError("table_changed", message, "start a new one for a new table")
     present = _presence(prepared)
     _check_rows(prepared, present)
+    kept = _whole_inputs(prepared, present["train"])
     model = build_model(own, prepared.plans, prepared.parser.modalities, prepared.task)
     loop.keep_frozen(prepared, model, voice)
     begun = open_init(own, prepared.plans)
@@ -145,7 +146,7 @@ def pretrain(
     learned["seconds"] = {"prepare": round(max(0.0, seconds), 2), "train": round(trained.seconds, 2)}
     if begun is not None:
         learned["init"] = begun.to_dict()
-    _write(own, prepared, model, folder, finite(learned))
+    _write(own, prepared, kept, model, folder, finite(learned))
     write_curve(trained.history, learned, folder)
     progress.save(stage="done")
     return dict(finite(learned))
@@ -192,6 +193,29 @@ def _check_rows(prepared: Prepared, present: dict[str, np.ndarray]) -> None:
         prepared.notes.append(f"{both} training rows have two inputs: the contrast has nothing to learn from")
 
 
+def _whole_inputs(prepared: Prepared, train_NM: np.ndarray) -> list[str]:
+    """The inputs whose state is worth handing on. One that no training row has, or a group of columns of which one is
+    empty, was fitted on nothing there: a later training that took this state would be blind to the cells that it has.
+
+    Raises FuselineError ``empty_table`` where none is left.
+    """
+    rows, kept = prepared.rows("train"), []
+    for m, (name, plan) in enumerate(prepared.plans.items()):
+        empty = [] if train_NM[:, m].any() else [name]
+        if plan.modality == "tabular" and not empty:
+            frame = prepared.table.take(rows, list(prepared.parser.modalities[name].columns))
+            empty = [column for column in frame.columns if frame[column].null_count() == frame.height]
+        if empty:
+            said = f"{name} is not handed on to `init`: no row to learn from has a value of {', '.join(empty)}"
+            prepared.notes.append(said)
+        else:
+            kept.append(name)
+    if not kept:
+        hint = "give rows that have these values, or take the columns out of the recipe"
+        raise FuselineError("empty_table", prepared.notes[-1], hint)
+    return kept
+
+
 def _learned(
     prepared: Prepared, trained: loop.Trained, present: dict[str, np.ndarray], task: Unlabelled
 ) -> dict[str, Any]:
@@ -209,11 +233,14 @@ def _learned(
     return out
 
 
-def _write(recipe: Recipe, prepared: Prepared, model: FusionModel, folder: Path, learned: dict[str, Any]) -> None:
+def _write(
+    recipe: Recipe, prepared: Prepared, kept: list[str], model: FusionModel, folder: Path, learned: dict[str, Any]
+) -> None:
     save_weights({k: t.detach().cpu().clone() for k, t in named_weights(model).items()}, folder / WEIGHTS)
     inputs = {
         name: {**describe_input(recipe, plan), "state": prepared.parser.modalities[name].state()}
         for name, plan in prepared.plans.items()
+        if name in kept
     }
     facts = {
         "fuseline_version": fuseline.__version__,

@@ -79,7 +79,7 @@ def _facts(files: RunFiles) -> list[tuple[str, str]]:
     parameters = mapping(files.run.get("parameters"))
     spent = [s for v in mapping(files.run.get("seconds")).values() if (s := number(v)) is not None]
     out = [("Task", files.task), ("Target", clean(files.target, 60))]
-    rows = [f"{count(parts[k])} {k}" for k in ("train", "val", "test") if parts.get(k)]
+    rows = [f"{count(parts[k])} {k}" for k in ("train", "val", "test", "unlabelled") if parts.get(k)]
     out.append(("Rows", " · ".join(rows)))
     if total := number(parameters.get("total")):
         trained = number(parameters.get("trainable"))
@@ -109,8 +109,10 @@ def cautions(files: RunFiles) -> list[str]:
                 f"{estimate(watched)} on test rows. The parts may differ in kind, or one of them is too small."
             )
     out += _silent(files)
-    if found := listing(mapping(files.data).get("leaks")):
-        where = "one finding" if len(found) == 1 else f"{len(found)} findings"
+    # Short and common texts are notes, told under Data: that they are alike says little.
+    leaks = [leak for leak in listing(mapping(files.data).get("leaks")) if mapping(leak).get("severity") != "note"]
+    if leaks:
+        where = "one finding" if len(leaks) == 1 else f"{len(leaks)} findings"
         out.append(
             f"The same content stands in several parts of the table ({where}, listed under Data): "
             "the figures may flatter the model."

@@ -144,6 +144,8 @@ def curves(
     """Lines over training steps, each named at its end; `best` marks the kept model."""
 
     def draw(axes: Any, theme: Theme) -> None:
+        if all(float(at).is_integer() for line in lines for at in line.x):  # steps, trials: there is no half one
+            axes.xaxis.get_major_locator().set_params(integer=True)
         for i, line in enumerate(lines):
             few = {"marker": "o", "markersize": 3.5} if len(line.x) < 3 else {}
             axes.plot(line.x, line.y, color=theme.colour(i), linewidth=1.6, solid_capstyle="round", **few)

@@ -13,8 +13,8 @@ SHOWN = 24
 """classes in the table, those with most labelled rows first"""
 CURVES = (
     ("unlabelled_confident", "sure enough to teach"),
-    ("unlabelled_agreement", "student agrees with teacher"),
-    ("unlabelled_commonest", "of the commonest pseudo-label"),
+    ("unlabelled_agreement", "agrees with the teacher"),
+    ("unlabelled_commonest", "commonest pseudo-label"),
 )
 
 

@@ -19,6 +19,12 @@ from fuseline.package.files import write_json
 from fuseline.recipe import Recipe
 
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow"}
+BEGINS = {
+    "tensorboard": "look at the run's folder: can it be written?",
+    "wandb": "log in (wandb login), or keep its files here for later: WANDB_MODE=offline",
+    "mlflow": "look at MLFLOW_TRACKING_URI: is the server there, can the file be written?",
+}
+"""what to try where one cannot begin"""
 IDS = "trackers.json"
 PROJECT = "fuseline"
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
@@ -33,23 +39,30 @@ _open: list[Any] = []
 def make_loggers(kinds: Sequence[str], folder: Path, settings: Mapping[str, Any] | None = None) -> list[Any]:
     """Lightning loggers; `settings`: the recipe, for the trackers' tables.
 
-    Raises FuselineError ``missing_extra`` where one is not installed.
+    Raises FuselineError ``missing_extra`` where one is not installed, ``no_tracker`` where it cannot begin.
     """
     ids = _ids(folder)
     loggers: list[Any] = []
     for kind in kinds:
         try:
             logger = _make(kind, folder, ids)
+            if settings is not None and kind != "tensorboard":
+                logger.log_hyperparams(
+                    {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in settings.items()}
+                )
         except ModuleNotFoundError as error:
             raise FuselineError(
                 "missing_extra",
                 f"training.loggers names {kind}, which is not installed ({error.name})",
                 f"pip install 'fuseline[{'train' if kind == 'tensorboard' else kind}]', or remove it from the recipe",
             ) from None
-        if settings is not None and kind != "tensorboard":
-            logger.log_hyperparams(
-                {k: v if isinstance(v, (int, float, str)) else json.dumps(v) for k, v in settings.items()}
-            )
+        except Exception as error:  # trackers raise what they like: no account, no network, a folder that is read-only
+            said = (str(error).strip().splitlines() or [""])[0][:300]
+            raise FuselineError(
+                "no_tracker",
+                f"training.loggers names {kind}, which cannot begin: {type(error).__name__}: {said}",
+                f"{BEGINS[kind]}, or remove it from the recipe",
+            ) from None
         loggers.append(logger)
     if ids:
         write_json(folder / IDS, ids)

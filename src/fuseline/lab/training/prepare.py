@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fuseline.data.edges import Edges, edge_leaks
-from fuseline.data.leaks import Leak, check_leaks
+from fuseline.data.leaks import Leak, check_leaks, row_leak
 from fuseline.data.profile import ProfileBuilder
 from fuseline.data.quarantine import Quarantine
 from fuseline.data.split import Split, make_folds, make_split
@@ -164,7 +164,12 @@ def prepare(
     if not len(train):
         raise FuselineError("empty_table", "no row is left to train on", "check the split and the target column")
     if task is None:
-        task = task_type.fit(task_config, _targets(table, train, targets))
+        try:
+            task = task_type.fit(task_config, _targets(table, train, targets))
+        except FuselineError as error:
+            if error.row is not None:  # of the training rows; the user knows the table's
+                error.row = int(train[error.row])
+            raise
     notes += [*getattr(task, "notes", ()), *few_rows(recipe, task)]
     modalities = {}
     for name, plan in plans.items():
@@ -388,10 +393,18 @@ def _leaks(prepared: Prepared, split: Split, media: MediaRoot) -> None:
         media_root=media.folder,
         item_columns={m.columns[0]: m.file for m in kinds.values() if m.name in LISTS},
     )
+    if len(prepared.unlabelled):  # often made of the whole table: then those who test taught, too
+        taught = np.where(prepared.part == 0, -1, part)
+        taught[prepared.unlabelled] = 0
+        leak = row_leak(prepared.table, taught, prepared.parser.columns)
+        found += [] if leak is None else [leak]
     for modality in kinds.values():
         if isinstance(modality, Graph):
             found += _edge_leaks(prepared, modality)
-    prepared.data["leaks"] = [{"column": leak.column, "message": leak.message, "count": leak.count} for leak in found]
+    prepared.data["leaks"] = [
+        {"column": leak.column, "message": leak.message, "count": leak.count, "severity": leak.severity}
+        for leak in found
+    ]
     words = {"warning": "leak", "note": "note"}
     prepared.notes += [f"{words[leak.severity]}: {leak.message}" for leak in found]
 

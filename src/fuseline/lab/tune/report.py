@@ -27,8 +27,13 @@ def write_search(study: Study) -> dict[str, Any]:
     """Write all three. Raises FuselineError ``no_trial`` where no trial was completed."""
     best = study.best()
     if best is None:
-        why = next((t.user_attrs["why"] for t in study.trials if "why" in t.user_attrs), "none was run to its end")
-        raise FuselineError("no_trial", f"no trial was completed: {why}", "give it more time or trials")
+        reasons = [t.user_attrs["why"].splitlines()[0] for t in study.trials if t.user_attrs.get("why")]
+        if not reasons:
+            hint = f"give it more time or trials: fuseline tune --resume {study.folder}"
+            raise FuselineError("no_trial", "no trial was completed: none was run to its end", hint)
+        (why, often), *_ = Counter(reasons).most_common(1)
+        message = f"no trial was completed; {often} of {len(study.trials)} ended with: {why}"
+        raise FuselineError("no_trial", message, "mend the recipe or its tune.space, and begin a new search")
     changes = best.user_attrs["changes"]
     write_text(study.folder / "best.yaml", dump_recipe(apply(study.recipe, changes)))
     trials = [_told(t) for t in study.trials]

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from fuseline.errors import FuselineError
+from fuseline.lab.build import plan_inputs
 from fuseline.lab.fusion import FUSIONS
+from fuseline.lab.pretrain.init import describe_fusion
 from fuseline.lab.stacked.options import boosts, stacked_config
 from fuseline.recipe import Numbers, Recipe, parse_recipe
 
@@ -62,8 +64,30 @@ def read_space(recipe: Recipe) -> Space:
         if path.split(".")[0] in ("version", "table", "split", "evaluation", "tune") or path == "task.target":
             message = f"tune.space: {path} decides what is measured, so that trials could not be compared"
             raise FuselineError("bad_recipe", message, "paths into inputs, task, fusion and training")
-        apply(recipe, {path: values[0] if isinstance(values, tuple) else values.low})
+        _check(recipe, path, values)
     return space
+
+
+def _check(recipe: Recipe, path: str, values: Numbers | tuple[Any, ...]) -> None:
+    """That the recipe takes each choice, and the ends and the middle of a range: said now, not in every trial."""
+    if values == ():
+        raise FuselineError("bad_recipe", f"tune.space: {path} has no value to try", "list some, or remove it")
+    for value in values if isinstance(values, tuple) else (values.low, values.high, _between(values)):
+        try:
+            changed = apply(recipe, {path: value})
+            plan_inputs(changed)
+            describe_fusion(changed, tuple(changed.inputs))
+        except FuselineError as error:
+            if error.code not in ("bad_recipe", "unknown_kind"):
+                continue  # of this machine; a trial will say it
+            whole = isinstance(values, Numbers) and value not in (values.low, values.high)
+            hint = "say `whole: true` for whole numbers" if whole else error.hint
+            raise FuselineError("bad_recipe", f"tune.space: {path}: {value!r}: {error.message}", hint) from None
+
+
+def _between(values: Numbers) -> float:
+    middle = values.low + (values.high - values.low) * 0.37
+    return float(round(middle)) if values.whole else middle
 
 
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:

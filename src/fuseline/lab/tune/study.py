@@ -88,7 +88,10 @@ def start(folder: Path, recipe: Recipe, table: Table, table_path: Path | None, v
         raise FuselineError("run_exists", f"{folder} holds a search already", "go on with it: --resume")
     read_space(recipe)
     metric, higher_is_better = judged_by(_lean(recipe), table, voice, cache)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FuselineError("cannot_write", f"cannot make the folder {folder}: {error.strerror}", "") from None
     write_text(folder / "recipe.yaml", dump_recipe(recipe))
     info = {"table": None if table_path is None else str(table_path.resolve()), "metric": metric}
     write_json(folder / "search.json", info)
@@ -229,7 +232,7 @@ def _lean(recipe: Recipe) -> Recipe:
 def line(study: Study, number: int) -> str:
     trial, best = study.trials[number], study.best()
     ended = {"COMPLETE": f"{trial.value:.4g}" if trial.value is not None else "", "PRUNED": "given up"}
-    said = ended.get(trial.state.name) or f"failed: {trial.user_attrs.get('why', 'interrupted')}"
+    said = ended.get(trial.state.name) or f"failed: {trial.user_attrs.get('why', 'interrupted').splitlines()[0]}"
     lead = f" · best {best.value:.4g} (trial {best.number})" if best is not None and best.value is not None else ""
     return f"trial {number}: {said}{lead}"
 
