@@ -83,6 +83,7 @@ def test_words_patches_sounds_and_cells_where_they_are(page: Page) -> None:
         words(NOTE, {"keine": 0.2, "Luft,": 0.1, "<b>שלום</b>": -0.05}),
         patches([0.04, -0.02, 0, 0.01], [0, 0, 1, 1]),
         inside("sound", "audio", "second", moments),
+        inside("pulse", "timeseries", "step", [part("step 1", 0.001, 0, 0), part("steps 2 to 4", -0.004, 1, 3)]),
         inside("vitals", "tabular", "column", [part("age", -0.052), part("sex", 0.0)]),
         notes=["smoker: <i>maybe</i> is no value of the training rows"],
     )
@@ -119,6 +120,12 @@ def test_words_patches_sounds_and_cells_where_they_are(page: Page) -> None:
     up, down = page.all(".strip rect.for")[0].rect, page.all(".strip rect.against")[0].rect
     assert up["y"] < down["y"]
     assert up["x"] < down["x"]
+    # Steps, of which the second part has three.
+    one, three = (e.rect for e in page.all(".inside[data-unit=step] .strip .catch"))
+    assert three["width"] == pytest.approx(3 * one["width"], rel=0.02)
+    assert page.text(".inside[data-unit=step] .axis") == "step 1step 4"
+    assert "Alone each did little: at most 0.4" in page.text(".inside[data-unit=step]")
+    assert "did little" not in page.text(".inside[data-unit=second]")
     # Cells with what stands in them, and what-ifs.
     assert page.texts(".inside[data-unit=column] .bar-label") == ["age 61", "sex"]
     assert page.texts(".inside[data-unit=column] .figure") == ["−5.2", "0.0"]

@@ -4,6 +4,7 @@ import { diverging, fold } from "./bars.js";
 import { el, name, number, percent, plain, points, signed } from "./dom.js";
 import { legend, pictureView, soundView, stepsView, strongest, textView } from "./heat.js";
 
+const LITTLE = 0.2; // of full colour: where no part has more, there is nothing to see, and that is said
 const FAINT = 0.1; // of the largest share of an input: what parts do below it is drawn faint, not blown up to full colour
 const PLURALS = new Map([["patch", "patches"], ["second", "moments"], ["column", "cells"]]);
 const NOUNS = new Map([["second", "moment"], ["column", "cell"]]);
@@ -51,7 +52,8 @@ async function inputView(one, least, told, sent) {
   const parts = partsOf(one);
   const title = el("h4", {}, "Inside ", name(one.input), `: ${plural(one.unit)}`);
   if (!parts.length) return el("div", { class: "inside" }, title, el("p", { class: "note" }, "It has no parts."));
-  const most = Math.max(least, ...parts.map((p) => Math.abs(p.value))) || 1;
+  const largest = Math.max(...parts.map((p) => Math.abs(p.value)));
+  const most = Math.max(least, largest) || 1;
   const [node, why] = await drawing(one, parts, most, told.change, sent);
   const sorted = [...parts].sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
   const bars = diverging(sorted.map((p) => [partName(p, one.unit, sent), p.value]), most, told.change);
@@ -61,7 +63,8 @@ async function inputView(one, least, told, sent) {
     : ["Integrated gradients, the path begins at ", name(one.hidden), "."];
   return el("div", { class: "inside", "data-unit": one.unit }, title, why ? el("p", { class: "note" }, why) : null, node,
     node ? el("details", {}, el("summary", {}, `The ${plural(one.unit)} in figures`), figures) : figures,
-    el("p", { class: "note" }, how, ` The strongest colour or the longest bar stands for ${told.size(most)} ${told.unit}.`));
+    el("p", { class: "note" }, how, ` The strongest colour or the longest bar stands for ${told.size(most)} ${told.unit}.`,
+      largest < LITTLE * most ? ` Alone each did little: at most ${told.size(largest)}. Parts that say the same stand in for one another.` : ""));
 }
 
 /** Of a cell with what stands in it. */
