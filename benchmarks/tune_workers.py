@@ -79,7 +79,7 @@ def told(folder: Path) -> list[Any]:
 
 def killed(plan: dict[str, Any], folder: Path, trials: int) -> dict[str, Any]:
     """kill -9 in the middle of a trial, in the middle of a search."""
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(plan), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(plan, sort_keys=False), encoding="utf-8")
     whole, part = folder / "whole", folder / "part"
     fuseline.tune(plan, out=whole, trials=trials, quiet=True)
     command = [sys.executable, "-m", "fuseline", "tune", str(folder / "recipe.yaml"), "-o", str(part), "-q"]
