@@ -216,8 +216,7 @@ def main() -> None:
                 found = curves(args.chest, chest / "table.csv", chest, name, args.rows, alone=True)
                 rows.append(told(f"chest-xray {name}", found))
         if args.speech:
-            table = args.speech / "table.csv"
-            found = curves(args.speech, table, speech, "audio", args.rows, alone=True)
+            found = curves(args.speech, speech / "table.csv", speech, "audio", args.rows, alone=True)
             rows.append(told("speech-emotion audio", found))
         if rows:
             tell("deletion (lower is better) and insertion (higher is better), mean probability", rows, None)
