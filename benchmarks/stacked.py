@@ -24,8 +24,10 @@ import chest_xray
 import polars as pl
 import speech_emotion
 import stamps
+import yaml
 from common import DATA, LEAN, tell
 
+from fuseline import api
 from fuseline.data.split import Split
 from fuseline.data.table import Table
 from fuseline.demo import generate
@@ -77,18 +79,12 @@ def airports() -> tuple[Table, dict[str, Any], str]:
 def clinic(folder: Path) -> tuple[Table, dict[str, Any], str]:
     generate(folder, rows=800)
     table = Table.open(folder / "table.csv")
-    recipe = parse_recipe_of(folder)
+    recipe = yaml.safe_load(api.init(folder / "table.csv", "diagnosis")[0])
     inputs = {k: v for k, v in recipe["inputs"].items() if v["modality"] in ("text", "tabular")}
     for spec in inputs.values():
         if spec["modality"] == "text":
             spec.update(TEXT)
     return table, {"inputs": inputs, "task": recipe["task"], "split": {**recipe["split"], "folds": 3}}, "auroc"
-
-
-def parse_recipe_of(folder: Path) -> dict[str, Any]:
-    from fuseline.recipe import load_recipe
-
-    return load_recipe(folder / "recipe.yaml").model_dump(mode="json")
 
 
 def subject(name: str, folder: Path) -> tuple[Table, dict[str, Any], str]:
