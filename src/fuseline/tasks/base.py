@@ -20,12 +20,17 @@ class TaskConfig(Frozen):
     targets_may_be_inputs: ClassVar[bool] = False
     """whether a target column may be an input, too"""
     targets_may_be_absent: ClassVar[bool] = False
-    """whether a row that lacks the first target is a row like any other; nothing is stratified then"""
+    """whether a row that lacks the first target is a row like any other; `spread` says what is stratified then"""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The table's columns that are read as targets. None: every row has a target, which `encode({})` gives."""
         raise TypeError("TaskConfig is abstract")
+
+    @property
+    def spread(self) -> dict[str, Stratify]:
+        """Where no single target is needed: columns whose classes a split spreads over the parts, and how."""
+        return {}
 
 
 @dataclass

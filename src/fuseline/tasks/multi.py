@@ -77,6 +77,12 @@ class MultiConfig(TaskConfig):
     def columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c for config in self.configs.values() for c in config.columns))
 
+    @property
+    def spread(self) -> dict[str, Stratify]:
+        """Of every task, by its first target."""
+        kinds = {name: task_class(spec.kind) for name, spec in self.tasks.items()}
+        return {own.columns[0]: kinds[name].stratify for name, own in self.configs.items() if own.columns}
+
 
 class Place(NamedTuple):
     """Where a task's target lies in the packed array."""

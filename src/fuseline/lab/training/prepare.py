@@ -32,10 +32,9 @@ from fuseline.modalities.graph import Graph
 from fuseline.modalities.rows import RowParser
 from fuseline.modalities.timeseries import TimeSeriesConfig
 from fuseline.progress import Voice
-from fuseline.recipe import Recipe, Stratify, read_options
+from fuseline.recipe import Recipe, read_options
 from fuseline.tasks import Task, TaskConfig, task_class
 from fuseline.tasks.bootstrap import group_codes
-from fuseline.tasks.multi import MultiConfig
 
 PARTS = ("train", "val", "test")
 CALIBRATION = 3
@@ -92,30 +91,22 @@ def read_task(recipe: Recipe) -> tuple[type[Task], TaskConfig]:
 def split_rows(recipe: Recipe, table: Table) -> Split:
     """The recipe's split of its table."""
     kind, config = read_task(recipe)
-    spread = _spread(config)
-    split = make_split(table, recipe.split, target_column=_needed(config), stratify=kind.stratify, spread=spread)
+    split = make_split(table, recipe.split, target_column=_needed(config), stratify=kind.stratify, spread=config.spread)
     return keep_apart(table, recipe.split, [split])[0]
 
 
 def fold_rows(recipe: Recipe, table: Table) -> list[Split]:
     """The recipe's folds of its table."""
     kind, config = read_task(recipe)
-    spread = _spread(config)
-    splits = make_folds(table, recipe.split, target_column=_needed(config), stratify=kind.stratify, spread=spread)
+    splits = make_folds(
+        table, recipe.split, target_column=_needed(config), stratify=kind.stratify, spread=config.spread
+    )
     return keep_apart(table, recipe.split, splits)
 
 
 def _needed(config: TaskConfig) -> str | None:
     """The target that a row must have to be in any part."""
     return config.columns[0] if config.columns and not config.targets_may_be_absent else None
-
-
-def _spread(config: TaskConfig) -> dict[str, Stratify]:
-    """Of several tasks: the columns whose classes are spread over the parts, and how."""
-    if not isinstance(config, MultiConfig):
-        return {}
-    kinds = {name: task_class(spec.kind) for name, spec in config.tasks.items()}
-    return {own.columns[0]: kinds[name].stratify for name, own in config.configs.items() if own.columns}
 
 
 def prepare(
