@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+import fuseline
 from fuseline.errors import FuselineError
 
 START_SECONDS = 120.0
@@ -78,6 +79,13 @@ class Stages:
         new.replace(path)  # a kill leaves the whole or nothing
         self.say(f"{name}: {seconds} s")
         return result
+
+
+def trained(recipe: Callable[[], Any], out: Path, *, quiet: bool) -> fuseline.Run:
+    """The run in `out`; one that was stopped on the way goes on with what it has."""
+    if (out / "run.json").exists():
+        return fuseline.resume(out, quiet=quiet)
+    return fuseline.train(recipe(), out=out, quiet=quiet)
 
 
 def watch_files(folder: Path, name: str, rules: Path, *, model_port: int, port: int) -> list[str]:

@@ -19,7 +19,7 @@ from examples.city.data import ADJACENCY, AIR, PLACES, SPEED, bring
 from examples.city.measure import silenced, warned
 from examples.city.replay import Replay
 from examples.city.warn import JAM, SMOG
-from examples.stages import Stages, ask, command_of, ended_in_words, model_server, watch_files
+from examples.stages import Stages, ask, command_of, ended_in_words, model_server, trained, watch_files
 from fuseline import FuselineError, Recipe
 
 HERE = Path(__file__).parent
@@ -43,11 +43,7 @@ def recipe_of(name: str, folder: Path, *, epochs: int | None) -> Path:
 
 
 def train(name: str, folder: Path, *, epochs: int | None, quiet: bool) -> dict[str, Any]:
-    out = folder / "runs" / name
-    if (out / "run.json").exists():  # stopped on the way: go on, with what it has
-        run = fuseline.resume(out, quiet=quiet)
-    else:
-        run = fuseline.train(recipe_of(name, folder, epochs=epochs), out=out, quiet=quiet)
+    run = trained(lambda: recipe_of(name, folder, epochs=epochs), folder / "runs" / name, quiet=quiet)
     metrics = run.metrics["parts"]["test"]["metrics"]
     return {k: metrics[k]["value"] for k in ("mae", "rmse", "naive_mae", "coverage") if k in metrics}
 

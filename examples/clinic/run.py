@@ -17,7 +17,7 @@ from examples.clinic.cases import CASES, Cases
 from examples.clinic.data import TABLE, bring
 from examples.clinic.measure import measure
 from examples.clinic.server import EXPLAIN_SECONDS, NEAREST, Server
-from examples.stages import Stages, command_of, ended_in_words, model_server, watch_files
+from examples.stages import Stages, command_of, ended_in_words, model_server, trained, watch_files
 
 HERE = Path(__file__).parent
 NAME = "clinic"
@@ -51,11 +51,7 @@ def recipe_of(folder: Path, told: dict[str, Any], *, epochs: int | None = None, 
 
 
 def train(folder: Path, told: dict[str, Any], *, epochs: int | None, quiet: bool) -> dict[str, Any]:
-    out = folder / "runs" / NAME
-    if (out / "run.json").exists():  # stopped on the way: go on, with what it has
-        run = fuseline.resume(out, quiet=quiet)
-    else:
-        run = fuseline.train(recipe_of(folder, told, epochs=epochs), out=out, quiet=quiet)
+    run = trained(lambda: recipe_of(folder, told, epochs=epochs), folder / "runs" / NAME, quiet=quiet)
     metrics = run.metrics["parts"]["test"]["metrics"]
     return {k: m["value"] for k, m in metrics.items()}
 

@@ -17,7 +17,7 @@ from examples.interaction.app import Dialogue, make_app
 from examples.interaction.data import REPLIES, TRIPLES, TURNS, bring
 from examples.interaction.facts import Facts
 from examples.interaction.models import REPLY, UNDERSTAND, Served
-from examples.stages import Stages, command_of, ended_in_words, model_server, watch_files
+from examples.stages import Stages, command_of, ended_in_words, model_server, trained, watch_files
 
 HERE = Path(__file__).parent
 TABLES = {UNDERSTAND: TURNS, REPLY: REPLIES}
@@ -37,11 +37,7 @@ def recipe_of(name: str, folder: Path, *, epochs: int | None) -> Path:
 
 
 def train(name: str, folder: Path, *, epochs: int | None, quiet: bool) -> dict[str, Any]:
-    out = folder / "runs" / name
-    if (out / "run.json").exists():  # stopped on the way: go on, with what it has
-        run = fuseline.resume(out, quiet=quiet)
-    else:
-        run = fuseline.train(recipe_of(name, folder, epochs=epochs), out=out, quiet=quiet)
+    run = trained(lambda: recipe_of(name, folder, epochs=epochs), folder / "runs" / name, quiet=quiet)
     test = run.metrics["parts"]["test"]
     wanted = ("emotion.accuracy", "emotion.macro_f1", "intent.accuracy", "intent.macro_f1", "exact", "bleu")
     said = {k: test["metrics"][k]["value"] for k in wanted if k in test["metrics"]}
@@ -50,11 +46,11 @@ def train(name: str, folder: Path, *, epochs: int | None, quiet: bool) -> dict[s
     return said
 
 
-def measured(folder: Path, trained: dict[str, Any]) -> dict[str, Any]:
+def measured(folder: Path, told: dict[str, Any]) -> dict[str, Any]:
     understand, reply = (fuseline.load(folder / "runs" / n) for n in (UNDERSTAND, REPLY))
     table, rows = measure.turns_of(folder / "data")
     return {
-        "subsets": trained["subsets"],
+        "subsets": told["subsets"],
         "acted_on": measure.asked(understand, table, rows),
         "wordings": measure.wordings(understand, table),
         "replies": measure.replies(reply, folder / "data"),
