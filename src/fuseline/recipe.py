@@ -109,6 +109,11 @@ class WindowSpec(Frozen):
         description="several columns as one series: name -> its columns, or * for all; a column of words becomes one "
         "channel a word",
     )
+    words: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="words of a column, each a channel, in order; none: it holds numbers. Default: those of the "
+        "training table, which the package keeps",
+    )
 
 
 class TableSpec(Frozen):

@@ -523,3 +523,13 @@ def test_a_long_table_is_drafted_as_windows(tmp_path: Path, split_date: bool) ->
     with pytest.raises(FuselineError) as caught:
         draft_forecast("", Table.open(path), "note", horizon=6, history=None)
     assert caught.value.code == "bad_usage"
+
+
+@pytest.mark.parametrize("names", [["north", "south"], [1, 2]])
+def test_several_series_of_one_table_are_told_apart(names: list[object]) -> None:
+    rows = [{"at": f"2024-01-{d:02}", "place": n, "load": d * 1.5, "temp": d % 3} for d in range(1, 29) for n in names]
+    text, inferred = draft_forecast("", Table.open(pl.DataFrame(rows)), "load", horizon=2, history=None)
+    windows = parse_recipe(yaml.safe_load(text)).table.windows
+    assert windows is not None
+    assert (windows.entity, inferred["place"].kind) == ("place", "group")
+    assert windows.series["others"] == ("temp",)

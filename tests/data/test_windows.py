@@ -9,9 +9,11 @@ import pytest
 
 from fuseline.data.split import Split, make_split
 from fuseline.data.table import Table
-from fuseline.data.windows import Windows, keep_apart, open_table
+from fuseline.data.windows import Windows, as_read, keep_apart, open_table, which
 from fuseline.errors import FuselineError
-from fuseline.recipe import SplitSpec, TableSpec, WindowSpec
+from fuseline.recipe import SplitSpec, TableSpec, WindowSpec, parse_recipe
+
+INPUTS = {"inputs": {"both": {"modality": "timeseries"}}, "task": {"kind": "forecast", "target": "x@next"}}
 
 
 def windows(frame: pl.DataFrame | dict[str, Any], **options: Any) -> Windows:
@@ -175,3 +177,43 @@ def test_no_rows_are_none():
     table = windows({"x": [1.0] * 5}, series={"all": "*"})
     frame = table.take(np.zeros(0, dtype=np.int64))
     assert frame.shape == (0, len(table.columns))
+
+
+def test_another_table_is_read_as_the_training_table_was():
+    hours = [f"2024-01-01 0{h}:00" for h in range(6)]
+    trained = windows({"at": hours, "x": range(6), "wind": ["N", "S"] * 3}, time="at", series={"both": ["x", "wind"]})
+    assert trained.store.channels("both") == ("x", "wind=N", "wind=S")
+    recipe = parse_recipe({"table": {"windows": trained.store.spec.model_dump()}, **INPUTS})
+    kept = as_read(recipe, trained).table
+    other = open_table(pl.DataFrame({"at": hours[::2], "x": [0, 2, 4], "wind": ["S", "W", None]}), kept)
+    assert isinstance(other, Windows)
+    assert other.store.step == 3600.0, "not the two hours that this table has"
+    assert column(other, "both")[-1] == [[2, NAN, NAN], [NAN, NAN, NAN], [4, NAN, NAN]]
+    assert other.store.channels("both") == trained.store.channels("both")
+    assert [n for n in other.store.notes if "1 cells of wind" in n]
+    wordy = open_table(pl.DataFrame({"at": hours[:3], "x": ["low"] * 3, "wind": ["S"] * 3}), kept)
+    with pytest.raises(FuselineError) as caught:
+        column(wordy, "both")
+    assert (caught.value.code, caught.value.row, caught.value.column) == ("bad_cell", 0, "x")
+
+
+def test_several_series_taken_for_one_are_no_double_rows():
+    frame = {"at": [0, 0, 1, 1, 2, 2], "id": list("ab") * 3, "x": range(6)}
+    with pytest.raises(FuselineError, match=r"entity") as caught:
+        windows(frame, time="at")
+    assert caught.value.code == "bad_recipe"
+    assert windows(frame, time="at", entity="id").n_rows == 2
+
+
+def test_months_stay_apart_for_ever():
+    months = pl.date_range(datetime.date(1990, 1, 31), datetime.date(2019, 12, 31), "1mo", eager=True)
+    table = windows({"at": months, "x": np.arange(360.0)}, time="at")
+    assert not table.notes
+    assert column(table, "x@now") == list(range(2, 360))
+    assert column(table, "time")[0].date() == datetime.date(1990, 3, 31), "the moment that the table has"
+
+
+def test_windows_are_named_by_moment_and_series():
+    table = windows({"at": ["2024-01-02", "2024-01-01"], "id": [7, 7], "x": [2, 1]}, time="at", entity="id", history=1)
+    assert which(table, 0, 2).to_dicts() == [{"time": f"2024-01-0{d}T00:00:00.000000", "entity": "7"} for d in (1, 2)]
+    assert which(Table.open(pl.DataFrame({"x": [1]})), 0, 1).is_empty()

@@ -76,6 +76,18 @@ def test_whole_numbers_are_one_entity_however_they_are_written(tmp_path: Path) -
     assert graph.relations == ["edge"]
     assert [e and e.place for e in (read(graph, c) for c in (2, 2.0, "2", np.int64(2), " 2"))] == [2] * 5
     assert any("1 edges of edges.parquet lack an end" in note for note in graph.notes)
+    assert [e and e.place for e in (read(graph, c) for c in ("2.0", "2.00", "02"))] == [2, 0, 0]
+
+
+def test_whole_numbers_as_texts_are_found_in_their_other_spelling(tmp_path: Path) -> None:
+    (tmp_path / "edges.csv").write_text("source,target\n1.0,2.0\nx,3.5\n", encoding="utf-8")
+    graph = fit(tmp_path, ["1"], edges="edges.csv")
+    assert graph.seen.tolist() == [True, False, False, False]
+    assert [e and e.name for e in (read(graph, c) for c in ("2", 2, 2.0, "2.0", "x", 3.5))] == [
+        *["2.0"] * 4,
+        "x",
+        "3.5",
+    ]
 
 
 @given(st.lists(st.one_of(st.integers(-5, 10**14), st.text("ab é1.0 \t", min_size=1, max_size=5)), min_size=1))

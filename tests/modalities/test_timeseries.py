@@ -131,3 +131,14 @@ def test_summary_names_the_channels_of_few():
         "steps": 2.0, "gaps": 0.25, "mean_in": 2.0, "std_in": 1.0, "last_in": 3.0,
         "mean_out": 10.0, "std_out": 0.0, "last_out": 10.0,
     }  # fmt: skip
+
+
+def test_cells_at_another_rate_are_brought_to_the_training_cells_step():
+    hourly = {"time": [0, 3600, 7200, 10800], "value": [1, 2, 3, 4]}
+    series = fitted([hourly, json.dumps(hourly), [1, 2, 3, 4], None])
+    assert TimeSeries.from_state(json.loads(json.dumps(series.state()))).config.step == 3600
+    slower = {"time": [0, 7200, 14400], "value": [1, 2, 3]}
+    read = series.parse({"flow": slower}, MEDIA)
+    np.testing.assert_array_equal(read[:, 0], np.float32([np.nan, 2, np.nan, 3]))
+    assert fitted([[1, 2], [3, 4]]).config.step is None
+    assert fitted([hourly], step=60).config.step == 60

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fuseline.data.table import Table
-from fuseline.data.windows import open_table
+from fuseline.data.windows import open_table, which
 from fuseline.errors import FuselineError
 from fuseline.modalities import MediaRoot
 from fuseline.progress import voice
@@ -102,7 +102,8 @@ def predict(
     """Answer every row of a table into a file (.csv, .jsonl or .parquet), streaming. Returns counts of rows, errors,
     and of a package that may abstain how often it did (`abstained`).
 
-    A row that cannot be read gets its error in the `error` column; the rest goes on.
+    A row that cannot be read gets its error in the `error` column; the rest goes on. A window of a long table is
+    named by its `time` (the last moment known) and `entity`: windows stand in the order of series and time.
 
     Args:
         model: a package, a run's folder, or a loaded predictor.
@@ -120,6 +121,11 @@ def predict(
     opened = _table_for(predictor, table, absent)
     columns = _columns_there(opened, [*predictor.rows.columns, *predictor.rows.by], absent, predictor)
     counts = {"rows": 0, "errors": 0} | ({} if predictor.sure is None else {"abstained": 0})
+    named = which(opened, 0, 0).columns
+    more = [
+        *_sure_columns(predictor),
+        *(["details"] if predictor.task.name not in ("classification", "regression") else []),
+    ]
     speak = voice("quiet" if quiet else "auto")
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(target.name + ".new")
@@ -129,6 +135,7 @@ def predict(
             writer.writerow(
                 [
                     "row",
+                    *named,
                     "value",
                     "confidence",
                     "probabilities",
@@ -136,11 +143,12 @@ def predict(
                     "absent",
                     "notes",
                     "error",
-                    *_sure_columns(predictor),
+                    *more,
                 ]
             )
         frames = opened.batches(columns, 256)
         for start, answers in predictor.predict_frames(frames, media=_media(predictor, opened), batch_size=batch_size):
+            names = which(opened, start, start + len(answers)).to_dicts() or [{}] * len(answers)
             for i, answer in enumerate(answers):
                 counts["rows"] += 1
                 counts["errors"] += answer.error is not None
@@ -151,6 +159,7 @@ def predict(
                     writer.writerow(
                         [
                             start + i,
+                            *names[i].values(),
                             _value(answer),
                             confidence,
                             _dump(answer.probabilities),
@@ -158,21 +167,27 @@ def predict(
                             _dump(answer.absent),
                             _dump(answer.notes),
                             str(answer.error) if answer.error else "",
-                            *(_plain(getattr(answer, name)) for name in _sure_columns(predictor)),
+                            *(_plain(getattr(answer, name)) for name in more),
                         ]
                     )
                 else:
                     plain = answer.to_dict()
                     if kind == ".parquet":  # one column a key, nested values as JSON text
                         plain = {k: v if isinstance(v, str) else _dump(v) for k, v in plain.items()}
-                    file.write(json.dumps({"row": start + i, **plain}, ensure_ascii=False) + "\n")
+                    file.write(json.dumps({"row": start + i, **names[i], **plain}, ensure_ascii=False) + "\n")
             advance(len(answers))
     if kind == ".parquet":
         import polars as pl
 
-        schema = {"row": pl.Int64, "value": pl.String, "probabilities": pl.String, "used": pl.String}
+        schema = {
+            "row": pl.Int64,
+            **dict.fromkeys(named, pl.String),
+            "value": pl.String,
+            "probabilities": pl.String,
+            "used": pl.String,
+        }
         schema |= {"absent": pl.String, "interval": pl.String, "notes": pl.String, "error": pl.String}
-        schema |= dict.fromkeys(_sure_columns(predictor), pl.String)
+        schema |= dict.fromkeys(more, pl.String)
         lines = target.with_name(target.name + ".lines")
         pl.scan_ndjson(new, schema=schema).sink_parquet(lines)
         new.unlink()

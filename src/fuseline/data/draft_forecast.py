@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import polars as pl
+
 from fuseline.data.draft import scalar
 from fuseline.data.guess import name_tokens
 from fuseline.data.infer import Column, Inferred, infer
 from fuseline.data.series import NEXT
+from fuseline.data.split import codes_of
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
 
@@ -26,7 +29,9 @@ def draft_forecast(path: str, table: Table, target: str, *, horizon: int, histor
         message = f"{target} is no column of numbers ({found[target].reason})"
         raise FuselineError("bad_usage", message, "a forecast is of numbers, a row of the table a moment")
     time = _time(found.columns)
-    entity = next((c.name for c in found.columns if c.kind == "group"), None)
+    entity = next((c.name for c in found.columns if c.kind == "group"), None) or _entity(
+        table, found.columns, time, target
+    )
     used = {target, *time, *([entity] if entity else [])}
     others = [c for c in found.columns if c.name not in used and c.kind in ("number", "boolean", "category")]
     history = history or 2 * horizon
@@ -59,6 +64,9 @@ def draft_forecast(path: str, table: Table, target: str, *, horizon: int, histor
     lines += ["", "split:   # later moments test", "  kind: time", "  time: time", "  val: 0.15", "  test: 0.15"]
     lines += ["  # folds: 5   # rolling origin instead: each fold trains on all before it", ""]
     columns = [_told(c, target, used, others) for c in found.columns]
+    columns = [
+        replace(c, kind="group", reason=f"one series each; {c.reason}") if c.name == entity else c for c in columns
+    ]
     return "\n".join(lines), replace(found, columns=columns, target=target, task={"kind": "forecast"})
 
 
@@ -70,6 +78,26 @@ def _time(columns: list[Column]) -> list[str]:
         return parts
     dates = [c.name for c in columns if c.kind == "date"]
     return dates[:1]
+
+
+def _entity(table: Table, columns: list[Column], time: list[str], target: str) -> str | None:
+    """Where several rows have the same moment, the column that tells them apart: about as many values as a moment has
+    rows, and hardly a moment with one of them twice."""
+    if not time:
+        return None
+    codes = pl.DataFrame({str(i): codes_of(table.column(name)) for i, name in enumerate(time)})
+    together = int(codes.group_by(pl.all()).len()["len"].max() or 0)  # type: ignore[arg-type]
+    if together < 2 or codes.n_unique() > 0.75 * table.n_rows:
+        return None
+    found = []
+    for column in columns:
+        if column.name in (*time, target) or column.kind not in ("category", "boolean", "ignored", "number"):
+            continue
+        own = pl.Series("own", codes_of(table.column(column.name)))
+        values = own.n_unique()
+        if 1 < values <= 2 * together and codes.with_columns(own).n_unique() > 0.99 * table.n_rows:
+            found.append((values, column.name))
+    return min(found)[1] if found else None
 
 
 def _listed(names: list[str], *, always: bool = False) -> str:

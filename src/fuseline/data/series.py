@@ -40,6 +40,22 @@ def read_series(cell: Any, column: str, step: float | None) -> np.ndarray | None
     return None if np.isnan(series_LC).all() else series_LC
 
 
+def step_of(cell: Any) -> float | None:
+    """The usual distance of a cell's stamps in seconds, None where it has none or cannot be read."""
+    if isinstance(cell, str) and cell.lstrip()[:1] == "{":
+        try:
+            cell = _parsed(cell, "")
+        except FuselineError:
+            return None
+    if not isinstance(cell, dict):
+        return None
+    try:
+        seconds_N = np.unique(read_stamps(cell["time"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+    return usual_step(seconds_N) if len(seconds_N) > 1 else None
+
+
 def looks_like_series(cells: Sequence[Any]) -> bool:
     """Whether every cell is a list of numbers, most of them of two steps or more."""
     long = 0

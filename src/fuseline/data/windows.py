@@ -18,22 +18,25 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from fuseline.data.channels import read_channels
 from fuseline.data.guess import is_blank, to_number
 from fuseline.data.moments import moments
 from fuseline.data.series import NEXT, NOW
 from fuseline.data.split import Split, codes_of
-from fuseline.data.table import Table, cells
+from fuseline.data.table import Table
 from fuseline.errors import FuselineError
-from fuseline.recipe import SplitSpec, TableSpec, WindowSpec
+from fuseline.recipe import Recipe, SplitSpec, TableSpec, WindowSpec
 
 TIME = "time"
 CALENDAR = "calendar"
 CALENDAR_CHANNELS = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos", "year_sin", "year_cos")
-MOST_WORDS = 64
 MOST_CELLS = 500_000_000
 """numbers held in memory: 2 GB"""
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _DAY, _YEAR = 86_400.0, 365.25 * 86_400.0
+_MONTH = 365.2425 / 12 * _DAY
+MOST_DOUBLE = 4
+"""of so many rows one may have the moment of another row of its series"""
 
 
 @dataclass
@@ -47,6 +50,8 @@ class _Grid:
     length_E: np.ndarray
     """steps of each series, the rest is filling"""
     dated: bool
+    step: float
+    """seconds between two steps, or 1 where rows are steps; of months a mean one"""
 
 
 class WindowStore:
@@ -123,9 +128,8 @@ class WindowStore:
         last_N1 = self.grid.length_E[entity_N][:, None]
         inside_NS = (steps_NS >= 0) & (steps_NS < last_N1)
         if name == CALENDAR:  # of every step, also those after the table's end
-            step = self.step
             start_N1 = self.grid.seconds_ET[entity_N, 0][:, None]
-            return calendar(start_N1 + steps_NS * step)
+            return calendar(start_N1 + steps_NS * self.step)
         row_NS = np.where(inside_NS, self.grid.row_ET[entity_N[:, None], np.where(inside_NS, steps_NS, 0)], -1)
         numbers_TC = self._numbers_of(name)
         return np.where(row_NS[..., None] >= 0, numbers_TC[np.maximum(row_NS, 0)], np.float32(np.nan))
@@ -133,8 +137,7 @@ class WindowStore:
     @property
     def step(self) -> float:
         """Seconds between two steps, or 1 where rows are steps."""
-        seconds_ET = self.grid.seconds_ET
-        return float(seconds_ET[0, 1] - seconds_ET[0, 0]) if seconds_ET.shape[1] > 1 else 1.0
+        return self.grid.step
 
     def has(self, name: str) -> bool:
         """Whether a column is a series."""
@@ -162,10 +165,11 @@ class WindowStore:
 
     def _plain(self, column: str) -> np.ndarray:
         if column not in self._numbers:
-            numbers, words = _read_numbers(self._source(column))
+            numbers, words, strange = read_channels(self._source(column), self.spec.words.get(column))
             self._numbers[column] = numbers
-            if words:
-                self._words[column] = words
+            self._words[column] = words
+            if strange:
+                self.notes.append(f"{strange} cells of {column} hold words that training did not see: they are gaps")
         return self._numbers[column]
 
     def _source(self, column: str) -> pl.Series:
@@ -184,6 +188,12 @@ class WindowStore:
             if later_N.any():
                 out_N |= (part_N == part) & (ahead_N > seconds_N[later_N].min())
         return out_N
+
+    def settled(self) -> WindowSpec:
+        """What a package keeps, so that another table is read as this one: the step between moments and the words that
+        are channels, of the columns read so far."""
+        step = np.format_float_positional(self.step, trim="-")
+        return self.spec.model_copy(update={"step": step, "words": {**self.spec.words, **self._words}})
 
     def blocks(self) -> np.ndarray:
         """(N,) number of the stretch of time that a window lies in, each as long as a window: what a bootstrap draws,
@@ -208,6 +218,19 @@ def open_windows(table: Table, spec: WindowSpec | None) -> Table:
     if not set(_time_columns(spec)) <= set(table.columns) and any(c.endswith(NEXT) for c in table.columns):
         return table
     return Windows(table, spec)
+
+
+def which(table: Table, start: int, stop: int) -> pl.DataFrame:
+    """Of rows [start, stop) what names them to a reader: of windows `time`, the last moment known (text), and `entity`;
+    of other tables nothing, since their rows stand in the table's own order."""
+    if not isinstance(table, Windows):
+        return pl.DataFrame()
+    entity = table.store.spec.entity
+    frame = table.take(np.arange(start, stop), [TIME, *([entity] if entity else [])])
+    time = frame[TIME]
+    texts = time.dt.to_string("iso:strict") if time.dtype.is_temporal() else time.cast(pl.String)
+    names = {} if entity is None else {"entity": frame[entity].cast(pl.String)}
+    return pl.DataFrame({"time": texts, **names})
 
 
 def calendar(seconds: np.ndarray) -> np.ndarray:
@@ -276,8 +299,9 @@ def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid
     starts = np.flatnonzero(np.diff(codes_N[order], prepend=-1))
     pieces = np.split(order, starts[1:])
     gaps = np.concatenate([np.diff(seconds_N[p]) for p in pieces])
+    _check_series(len(order), int((gaps == 0).sum()), spec)
     gaps = gaps[gaps > 0]
-    step = _seconds(spec.step) if spec.step else float(np.median(gaps)) if len(gaps) else 1.0
+    step = _seconds(spec.step) if spec.step else _usual_step(gaps, dated)
     places = [np.rint((seconds_N[p] - seconds_N[p[0]]) / step).astype(np.int64) for p in pieces]
     length_E = np.array([int(p[-1]) + 1 for p in places])
     longest = int(length_E.max())
@@ -298,7 +322,35 @@ def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid
     if empty:
         notes.append(f"{empty} steps have no row: they are gaps")
     first_E1 = np.array([seconds_N[p[0]] for p in pieces])[:, None]
-    return _Grid(first_E1 + step * np.arange(longest), row_ET, length_E, dated), notes
+    seconds_ET = first_E1 + step * np.arange(longest)
+    seconds_ET = np.where(row_ET >= 0, seconds_N[np.maximum(row_ET, 0)], seconds_ET)
+    return _Grid(seconds_ET, row_ET, length_E, dated, step), notes
+
+
+def _check_series(rows: int, twice: int, spec: WindowSpec) -> None:
+    """A double row now and then is a slip; many are several series taken for one, all but one of them lost."""
+    if twice * MOST_DOUBLE > rows:
+        of = f"one {spec.entity}" if spec.entity else "the table"
+        raise FuselineError(
+            "bad_recipe",
+            f"table.windows: {twice} of {rows} rows have the moment of another row of {of}: are they several series?",
+            "name the column that tells them apart in table.windows.entity, or keep one row a moment",
+        )
+
+
+def _usual_step(gaps: np.ndarray, dated: bool) -> float:
+    """The median distance. Months, quarters and the like differ in length: theirs is the mean one, which keeps each
+    within half a step of its own place for ever; by the median, two of them would meet after some years."""
+    step = float(np.median(gaps)) if len(gaps) else 1.0
+    months = round(step / _MONTH)
+    if (
+        dated
+        and months in (1, 2, 3, 4, 6, 12)
+        and abs(step - months * _MONTH) < 3.0 * _DAY
+        and len(np.unique(gaps)) > 1
+    ):
+        return months * _MONTH
+    return step
 
 
 def _groups(spec: WindowSpec, values: list[str]) -> Mapping[str, tuple[str, ...]]:
@@ -319,40 +371,19 @@ def _groups(spec: WindowSpec, values: list[str]) -> Mapping[str, tuple[str, ...]
     return out
 
 
-def _read_numbers(series: pl.Series) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(N, C) float32 and the words, where the column holds words: then C is their number, a 1 in the word's place."""
-    if series.dtype.is_numeric() or series.dtype == pl.Boolean:
-        plain = series.cast(pl.Float64).to_numpy().copy()
-        plain[~np.isfinite(plain)] = np.nan
-        return plain.astype(np.float32)[:, None], ()
-    column: list[Any] = cells(series)
-    texts = [None if is_blank(c) else str(c).strip() for c in column]
-    numbers = [None if t is None else to_number(t) for t in texts]
-    if not any(t is not None and n is None for t, n in zip(texts, numbers, strict=True)):
-        plain = np.array([np.nan if n is None else n for n in numbers], dtype=np.float64)
-        plain[np.abs(plain) > np.finfo(np.float32).max] = np.nan
-        return plain.astype(np.float32)[:, None], ()
-    words = tuple(sorted({t for t in texts if t is not None}))
-    known = sum(n is not None for n in numbers)
-    if len(words) > MOST_WORDS or known > 0.5 * len(numbers):
-        row = next(i for i, (t, n) in enumerate(zip(texts, numbers, strict=True)) if t is not None and n is None)
-        raise FuselineError(
-            "bad_cell", f"{texts[row]!r:.60} is no number", "a gap is an empty cell", row=row, column=series.name
-        )
-    place = {w: i for i, w in enumerate(words)}
-    out = np.full((len(texts), len(words)), np.nan, dtype=np.float32)
-    for i, text in enumerate(texts):
-        if text is not None:
-            out[i] = 0.0
-            out[i, place[text]] = 1.0
-    return out, words
-
-
 def open_table(source: Any, spec: TableSpec, *, cache_dir: Path | None = None) -> Table:
     """Whatever :meth:`Table.open` takes, as the recipe says that it is to be read. Raises as that and
     :class:`WindowStore` do."""
     table = source if isinstance(source, Table) else Table.open(source, absent=spec.absent, cache_dir=cache_dir)
     return open_windows(table, spec.windows)
+
+
+def as_read(recipe: Recipe, table: Table) -> Recipe:
+    """A recipe by which other tables are read as this one was."""
+    if not isinstance(table, Windows):
+        return recipe
+    spec = recipe.table.model_copy(update={"windows": table.store.settled()})
+    return recipe.model_copy(update={"table": spec})
 
 
 def keep_apart(table: Table, spec: SplitSpec, splits: list[Split]) -> list[Split]:

@@ -129,8 +129,9 @@ class Graph:
             except FuselineError:
                 continue  # `parse` names it
             count += 1
-            if name in place:
-                seen_N[place[name]] = True
+            found = _placed(name, place)
+            if found is not None:
+                seen_N[found] = True
             elif stranger is None:
                 stranger = name
         if count and not seen_N.any():
@@ -195,9 +196,9 @@ class Graph:
         if is_absent(cell):
             return None
         name = read_category(cell, column)
-        index = self._index.get(name, UNKNOWN)
-        if index != UNKNOWN:
-            return Entity(index, name)
+        index = _placed(name, self._index)
+        if index is not None:
+            return Entity(index, self.entities[index - 1])
         if self.config.unknown == "error":
             near = closest(name, self.entities) if len(self.entities) <= _FEW else None
             hint = f"did you mean {near!r}? " if near else ""
@@ -224,6 +225,13 @@ class Graph:
         if value.place == UNKNOWN:
             return {"in_graph": 0.0, "edges": 0.0}
         return {"in_graph": 1.0, "edges": float(self._degrees[value.place - 1])}
+
+
+def _placed(name: str, place: Mapping[str, int]) -> int | None:
+    """A whole number is found in its other spelling, too: a column of texts with gaps often holds 3.0 for 3."""
+    whole = name.removesuffix(".0")
+    spellings = (name, whole, f"{whole}.0") if whole.removeprefix("-").isdecimal() else (name,)
+    return next((place[n] for n in spellings if n in place), None)
 
 
 def _packed(array: np.ndarray) -> str:

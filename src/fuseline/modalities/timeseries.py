@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fuseline.data.series import NEXT, read_series
+from fuseline.data.series import NEXT, read_series, step_of
 from fuseline.errors import FuselineError
 from fuseline.modalities.base import ArraySpec, Cells, MediaRoot
 from fuseline.modalities.cells import Noted, bad_cell, noted, only_column, sha256
@@ -31,7 +31,9 @@ class TimeSeriesConfig(Frozen):
         f"to come; auto: start where the column's name ends in {NEXT}",
     )
     step: float | None = Field(
-        None, gt=0, description="seconds between steps, for cells with stamps; default: their usual distance"
+        None,
+        gt=0,
+        description="seconds between steps, for cells with stamps; default: the usual distance of the training cells'",
     )
     channels: tuple[str, ...] = Field((), description="names of the channels, in order; default: 1, 2, ...")
 
@@ -70,7 +72,11 @@ class TimeSeries:
         longest, channels, cut = 0, len(config.channels), 0
         total = np.zeros((3, channels))
         most = config.length or LONGEST
+        steps: list[float] = []
         for row in cells:
+            own_step = None if config.step else step_of(row.get(column))
+            if own_step is not None:
+                steps.append(own_step)
             try:
                 series_LC = read_series(row.get(column), column, config.step)
             except FuselineError:
@@ -88,6 +94,8 @@ class TimeSeries:
         mean_C = total[1] / count_C
         std_C = np.sqrt(np.maximum(total[2] / count_C - mean_C**2, 0.0))
         std_C = np.where(std_C > 1e-6 * np.maximum(1.0, np.abs(mean_C)), std_C, 1.0)
+        if steps:  # one grid for all cells, also for those that come later at another rate
+            config = config.model_copy(update={"step": float(np.median(steps))})
         config = config.model_copy(update={"length": config.length or max(1, longest)})
         out = cls(config, column, mean_C.tolist() or [0.0], std_C.tolist() or [1.0])
         notes = [] if longest else [f"{column} holds no series in the training rows"]

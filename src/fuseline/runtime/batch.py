@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from fuseline.data.table import Table
+from fuseline.data.windows import which
 from fuseline.errors import FuselineError, unknown_kind
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.rows import Parsed
@@ -67,7 +68,8 @@ class Scorer:
         size = WINDOW * self.job.batch_size
         for first in range(start, stop, size):
             answers += self._window(first, min(first + size, stop))
-        return frame_of(self.predictor.task, start, answers, sure=self.predictor.sure is not None)
+        frame = frame_of(self.predictor.task, start, answers, sure=self.predictor.sure is not None)
+        return frame.hstack(which(self.job.table, start, stop))
 
     def _window(self, start: int, stop: int) -> list[Answer]:
         columns = self.job.columns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -249,6 +250,8 @@ class Predictor:
 
     def _sure(self, parsed: Parsed, decoded: Decoded, sureties: Mapping[str, Surety]) -> Answer:
         answer = self._based(parsed, decoded)
+        if answer.error is not None:
+            return answer
         told = stated(decoded, sureties)
         answer.notes += told.pop("notes")
         for name, value in told.items():
@@ -269,6 +272,9 @@ class Predictor:
         used = tuple(n for n in self.names if parsed.values[n] is not None)
         absent = tuple(n for n in self.names if parsed.values[n] is None)
         notes = [*parsed.notes, *d.notes]
+        if not _is_finite(d.value):
+            hint = "are the row's numbers in the units of the training rows?"
+            return Answer(error=FuselineError("bad_rows", "the model's answer to this row is no finite number", hint))
         return Answer(d.value, d.probabilities, d.interval, used, absent, notes, details=d.details)
 
     def predict_frames(
@@ -285,6 +291,15 @@ class Predictor:
                 parsed = [self.rows.parse(row, media, start + i + j) for j, row in enumerate(rows[i : i + size])]
                 answers += self.answer(parsed, batch_size)
             yield start, answers
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether no number in an answer, however nested, is NaN or infinite."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return all(map(_is_finite, value)) if isinstance(value, (list, tuple)) else True
 
 
 def read_sure(data: Any) -> Sure:

@@ -21,6 +21,7 @@ import torch
 
 from fuseline.data.split import Split
 from fuseline.data.table import Table
+from fuseline.data.windows import as_read
 from fuseline.errors import FuselineError
 from fuseline.lab.build import build_model
 from fuseline.lab.encoders.tuning import merge_lora
@@ -85,7 +86,7 @@ def write_ensemble(
     run = json.loads((folder / "fold-0" / "run.json").read_text(encoding="utf-8"))
     package = export_package(
         cast("FusionModel", ensemble),  # answers as one, and is all that the export asks of a model
-        recipe=recipe,
+        recipe=as_read(recipe, table),
         parser=parser,
         task=tasks[0],
         rows=_parsed(reader, found.rows),

@@ -21,6 +21,7 @@ import torch
 import fuseline
 from fuseline.data.split import Split
 from fuseline.data.table import Table
+from fuseline.data.windows import as_read
 from fuseline.errors import FuselineError
 from fuseline.lab.augment.sheet import write_sheet
 from fuseline.lab.build import build_model
@@ -371,7 +372,7 @@ def _export(
         parsed.append(got.values)
     export_package(
         model,
-        recipe=packaged(prepared.recipe, model).model_copy(update={"init": None}),
+        recipe=as_read(packaged(prepared.recipe, model), prepared.table).model_copy(update={"init": None}),
         parser=prepared.parser,
         task=prepared.task,
         rows=parsed,
