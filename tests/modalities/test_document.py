@@ -141,3 +141,19 @@ def test_state_and_digest() -> None:
     one, two = (m.parse({"scan": scan(), "ocr": WORDS}, NO_FILES) for m in (modality, again))
     moved = [{**WORDS[0], "box": [10, 40, 50, 50]}, WORDS[1]]
     assert modality.digest(one) == again.digest(two) != modality.digest(read(modality, scan=scan(), ocr=moved))
+
+
+@pytest.mark.parametrize(
+    ("unit", "boxes", "words"),
+    [
+        ("pixels", [[300, 20, 400, 30]] * 2 + [[10, 20, 50, 30]], "2 of 3 words lie outside"),
+        ("pixels", [[0.1, 0.2, 0.3, 0.4]] * 3, "within one of"),
+        ("share", [[10, 20, 50, 30]] * 3, "3 of 3 words lie outside"),
+        ("thousand", [[0.1, 0.2, 0.3, 0.4]] * 3, "within one of"),
+    ],
+)
+def test_boxes_of_another_unit_than_said_are_named(unit: str, boxes: list[list[float]], words: str) -> None:
+    page = {"width": 200, "height": 400, "words": [{"text": "a", "box": box} for box in boxes]}
+    error = refused(document(boxes=unit), scan=None, ocr=page)
+    assert (error.code, error.column) == ("bad_cell", "ocr")
+    assert words in error.message

@@ -156,6 +156,8 @@ class Document:
                 "the boxes are in pixels, but the row has no picture that says how many a page has",
                 'write {"width": ..., "height": ..., "words": [...]}, or set boxes: share or thousand',
             )
+        if unit is not None:
+            self._check_unit(words, unit)
         texts = [(word, clean(word.text[:_LONGEST_WORD], self.config.lowercase)) for word in words]
         texts = [(word, text) for word, text in texts if text][: self.config.max_length]  # none has less than a token
         encodings = self.tokenizer.encode_batch([text for _, text in texts], add_special_tokens=False)
@@ -168,6 +170,22 @@ class Document:
             if len(ids) > self.config.max_length:
                 break
         return ids, boxes
+
+    def _check_unit(self, words: Sequence[Word], unit: tuple[float, float]) -> None:
+        """Boxes of another unit than the recipe's all end in one corner, and the layout is lost without a word."""
+        if not words:
+            return
+        across, down = unit
+        outside = sum(w.box[0] >= across or w.box[1] >= down or w.box[2] <= 0 or w.box[3] <= 0 for w in words)
+        inside_one = max(max(w.box) for w in words) <= 1.0 < min(unit) / 20
+        if len(words) > 2 and (2 * outside > len(words) or inside_one):
+            where = "within one of" if inside_one else "outside"
+            count = len(words) if inside_one else outside
+            raise bad_cell(
+                self.words,
+                f"{count} of {len(words)} words lie {where} the page's {across:g} x {down:g} {self.config.boxes}",
+                "are the boxes in what the recipe's `boxes` says: pixels, share or thousand?",
+            )
 
     def blank(self, length: int) -> Page:
         """A white page of so many tokens, to measure with."""

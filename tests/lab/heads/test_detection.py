@@ -148,6 +148,25 @@ def test_boxes_begin_where_those_of_training_are() -> None:
     np.testing.assert_allclose(found, [[0.3, 0.25, 0.4, 0.3], [0.75, 0.55, 0.3, 0.7]], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("options", "scale", "words"),
+    [
+        ({}, 10.0, "6 of 6 boxes of the training rows lie beside"),
+        ({}, 0.01, "within the first pixel"),
+        ({"normalised": True}, 0.1, "6 of 6 boxes"),
+    ],
+)
+def test_boxes_that_are_on_no_picture_stop_the_training(options: dict[str, bool], scale: float, words: str) -> None:
+    task = task_of(queries=2)
+    head = head_of(task)
+    targets = torch.from_numpy(np.stack([task.encode({"boxes": c}) for c in CELLS]))
+    targets[..., 1:] *= scale
+    task.config = task.config.model_copy(update=options)
+    with pytest.raises(FuselineError, match=words) as caught:
+        head.begin([({"photo.sides": torch.full((3, 2), 100.0)}, targets)])
+    assert (caught.value.code, caught.value.column) == ("bad_recipe", "boxes")
+
+
 def test_moved_pictures_take_their_boxes_along() -> None:
     """A white box on black: after any move its pixels span the box that is told."""
     torch.manual_seed(0)

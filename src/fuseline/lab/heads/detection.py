@@ -192,15 +192,43 @@ class DetectionHead(Head):
 
     @torch.no_grad()
     def begin(self, batches: Iterable[tuple[Mapping[str, Tensor], Tensor]]) -> None:
-        """Before training: the boxes start at the centres of k-means over the training rows' boxes."""
-        found = []
+        """Before training: the boxes start at the centres of k-means over the training rows' boxes.
+
+        Raises FuselineError ``bad_recipe`` where most boxes do not lie on their pictures.
+        """
+        found, edges = [], []
         for arrays, targets_BK5 in batches:
             sides_B2 = arrays[f"{self.image}.sides"]
             boxes_BK4, label_BK = self._targets(targets_BK5, sides_B2)
-            found.append(boxes_BK4[(label_BK >= 0) & (sides_B2.amin(dim=1) > 1)[:, None]])
+            used_BK = (label_BK >= 0) & (sides_B2.amin(dim=1) > 1)[:, None]
+            found.append(boxes_BK4[used_BK])
+            unit_B2 = torch.ones_like(sides_B2) if self.task.config.normalised else sides_B2
+            shares_BK4 = targets_BK5[..., 1:].float() / unit_B2.clamp(min=1.0).repeat(1, 2)[:, None]
+            edges.append(torch.cat([shares_BK4, targets_BK5[..., 1:].float()], dim=-1)[used_BK])
+        self._check_unit(torch.cat(edges))
         boxes_N4 = torch.cat(found).clamp(0.01, 0.99)
         if len(boxes_N4):
             self.boxes_Q4.copy_(torch.logit(kmeans(boxes_N4, len(self.boxes_Q4)).to(self.boxes_Q4.device)))
+
+    def _check_unit(self, edges_N8: Tensor) -> None:
+        """`edges_N8`: shares of the picture, then as the column has them. Boxes of another unit, or of the picture before
+        somebody made it smaller, would train without a word, and find nothing."""
+        if len(edges_N8) < 3:
+            return
+        share_N4, normalised = edges_N8[:, :4], self.task.config.normalised
+        off = int(((share_N4[:, :2] >= 1).any(dim=1) | (share_N4[:, 2:] <= 0).any(dim=1)).sum())
+        small = not normalised and float(edges_N8[:, 4:].max()) <= 1.0
+        if 2 * off > len(edges_N8) or small:
+            said = "within the first pixel of" if small else "beside"
+            hint = "are the boxes of these files, and of this size?"
+            hint += " Pixels: task.normalised: false" if normalised else " Shares of it: task.normalised: true"
+            count = len(edges_N8) if small else off
+            raise FuselineError(
+                "bad_recipe",
+                f"{count} of {len(edges_N8)} boxes of the training rows lie {said} their picture",
+                hint,
+                column=self.task.config.target,
+            )
 
     def augment(self, arrays: dict[str, Tensor], targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """In training: zoomed, shifted, mirrored pictures, brighter and darker, their boxes along."""
