@@ -130,6 +130,14 @@ def test_errors_rank_rows_from_right_to_wrong(outputs: Any) -> None:
     assert np.mean(made.judge(packed, wrong, made.decode(wrong))["error"]) > np.mean(right)
 
 
+def test_rows_of_which_none_has_a_tasks_target_are_judged_by_the_others(task: Multi, outputs: Any) -> None:
+    some = [i for i in range(N) if CELLS["years"][i] is None and CELLS["finding"][i] is not None]
+    own = {key: value[some] for key, value in outputs.items()}
+    judged = task.judge(stacked(task)[some], own, task.decode(own))["error"]
+    assert len(judged) == len(some)
+    assert all(0 <= error <= 1 for error in judged)
+
+
 def test_state_goes_through_json(task: Multi, outputs: Any) -> None:
     again = task_class("multi").from_state(json.loads(json.dumps(task.state())))
     assert again.state() == task.state()

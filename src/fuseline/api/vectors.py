@@ -98,10 +98,12 @@ def search(
         media: folder that file cells are relative to and may not leave; None: cells hold bytes.
 
     Raises:
-        FuselineError: ``other_package``, ``bad_index``, ``no_such_file``.
+        FuselineError: ``other_package``, ``bad_index``, ``no_such_file``, ``bad_usage``.
     """
     from fuseline import vectors
 
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise FuselineError("bad_usage", f"k is {k!r}", "a whole number of hits from 1 on")
     if isinstance(rows, Mapping):
         raise FuselineError("bad_rows", "search takes a list of rows", "wrap the one row: search(model, index, [row])")
     predictor = model if isinstance(model, Predictor) else load(model)

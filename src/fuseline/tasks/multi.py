@@ -266,6 +266,8 @@ class Multi:
         error_NK = np.full((len(targets), len(self.tasks)), np.nan)
         for k, (name, task) in enumerate(self.tasks.items()):
             rows = np.flatnonzero(self.known(name, targets))
+            if not len(rows):
+                continue
             own, outs = self._own(name, targets, outputs)
             values = task.decode(own_outputs(name, outputs))
             found = task.judge(own, outs, [values[i] for i in rows])
