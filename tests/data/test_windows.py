@@ -217,3 +217,11 @@ def test_windows_are_named_by_moment_and_series():
     table = windows({"at": ["2024-01-02", "2024-01-01"], "id": [7, 7], "x": [2, 1]}, time="at", entity="id", history=1)
     assert which(table, 0, 2).to_dicts() == [{"time": f"2024-01-0{d}T00:00:00.000000", "entity": "7"} for d in (1, 2)]
     assert which(Table.open(pl.DataFrame({"x": [1]})), 0, 1).is_empty()
+
+
+@pytest.mark.parametrize(("strange", "row"), [("9024-01-01", 5), ("0124-01-01", 5)])
+def test_a_moment_far_off_is_named(strange, row):
+    hours = [f"2024-01-01 0{h}:00" for h in range(5)]
+    with pytest.raises(FuselineError) as caught:
+        windows({"at": [*hours, strange], "x": range(6)}, time="at")
+    assert (caught.value.code, caught.value.row, caught.value.column) == ("too_large", row, "at")

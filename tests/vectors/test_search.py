@@ -255,3 +255,10 @@ def test_over_http(made_once: SimpleNamespace, package: Path, tmp_path: Path) ->
         _talk([package], Shelf.open([made_once.index]), one)
     with pytest.raises(FuselineError, match="two indexes"):
         Shelf.open([made_once.index, made_once.index])
+
+
+@pytest.mark.parametrize("k", [0, -1, True, 2.0])
+def test_hits_are_counted_from_one(k: Any) -> None:
+    with pytest.raises(FuselineError, match=r"k is") as caught:
+        fuseline.search("no-model", "no-index", [{"caption": "a"}], k=k)
+    assert caught.value.code == "bad_usage"

@@ -295,7 +295,9 @@ def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid
     order = np.flatnonzero(kept_N)
     order = order[np.lexsort((order, seconds_N[order], codes_N[order]))]
     if not len(order):
-        raise FuselineError("too_few_rows", "no row has a moment", "is table.windows.time the right column?")
+        both = f" and a {spec.entity}" if spec.entity else ""
+        hint = "are table.windows.time and entity the right columns?"
+        raise FuselineError("too_few_rows", f"no row has a moment{both}", hint)
     starts = np.flatnonzero(np.diff(codes_N[order], prepend=-1))
     pieces = np.split(order, starts[1:])
     gaps = np.concatenate([np.diff(seconds_N[p]) for p in pieces])
@@ -311,6 +313,7 @@ def _grid(table: Table, spec: WindowSpec, times: tuple[str, ...]) -> tuple[_Grid
             f"{longest} steps of {step:g} from the first moment to the last are too many",
             "is one moment far off the others? or set table.windows.step",
         )
+    _check_far(pieces, places, seconds_N, times[0] if times else None)
     row_ET = np.full((len(pieces), longest), -1, dtype=np.int64)
     twice = 0
     for e, (piece, place) in enumerate(zip(pieces, places, strict=True)):
@@ -336,6 +339,22 @@ def _check_series(rows: int, twice: int, spec: WindowSpec) -> None:
             f"table.windows: {twice} of {rows} rows have the moment of another row of {of}: are they several series?",
             "name the column that tells them apart in table.windows.entity, or keep one row a moment",
         )
+
+
+def _check_far(pieces: list[np.ndarray], places: list[np.ndarray], seconds_N: np.ndarray, column: str | None) -> None:
+    """One stamp of the year 9024 would be answered with millions of windows of nothing."""
+    for piece, place in zip(pieces, places, strict=True):
+        if place[-1] > 100_000 + 200 * len(piece):
+            first = int(np.diff(place).argmax())
+            gap = np.diff(seconds_N[piece])[first]
+            away = first + 1 if 2 * first >= len(piece) else first
+            raise FuselineError(
+                "too_large",
+                f"{place[-1] + 1:,} steps for {len(piece):,} rows: this row's moment is {gap:,.0f} s from the next known one",
+                "mend or remove the moment that is far off, or set a longer table.windows.step",
+                row=int(piece[away]),
+                column=column,
+            )
 
 
 def _usual_step(gaps: np.ndarray, dated: bool) -> float:
