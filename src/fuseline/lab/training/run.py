@@ -136,7 +136,7 @@ def run(
     clock = time.monotonic()
     with _own_folder(folder, team) as own:
         prepared = prepare(recipe, table, folder=own, voice=voice, cache=cache, split=split)
-    if resume and record.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
+    if resume and record.data.get("table_digest", prepared.fingerprint()) != prepared.fingerprint():
         raise FuselineError(
             "table_changed", "the table is not the one that this run started on", "start a new run for a new table"
         )
@@ -168,7 +168,7 @@ def run(
     record.timed("prepare", time.monotonic() - clock)
     more = {"unlabelled": len(prepared.unlabelled)} if len(prepared.unlabelled) else {}
     record.save(
-        fingerprint=prepared.fingerprint(),
+        table_digest=prepared.fingerprint(),
         precision=precision,
         notes=list(dict.fromkeys([*record.data.get("notes", []), *notes])),
         parts={**{p: len(prepared.rows(p)) for p in PARTS}, **more, "quarantined": prepared.quarantined},
