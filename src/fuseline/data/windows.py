@@ -350,7 +350,7 @@ def _check_far(pieces: list[np.ndarray], places: list[np.ndarray], seconds_N: np
             away = first + 1 if 2 * first >= len(piece) else first
             raise FuselineError(
                 "too_large",
-                f"{place[-1] + 1:,} steps for {len(piece):,} rows: this row's moment is {gap:,.0f} s from the next known one",
+                f"{place[-1] + 1:,} steps for {len(piece):,} rows: this moment is {gap:,.0f} s from the next known one",
                 "mend or remove the moment that is far off, or set a longer table.windows.step",
                 row=int(piece[away]),
                 column=column,

@@ -211,8 +211,8 @@ class DetectionHead(Head):
             self.boxes_Q4.copy_(torch.logit(kmeans(boxes_N4, len(self.boxes_Q4)).to(self.boxes_Q4.device)))
 
     def _check_unit(self, edges_N8: Tensor) -> None:
-        """`edges_N8`: shares of the picture, then as the column has them. Boxes of another unit, or of the picture before
-        somebody made it smaller, would train without a word, and find nothing."""
+        """`edges_N8`: shares of the picture, then as the column has them. Boxes of another unit, or of the picture
+        before somebody made it smaller, would train without a word, and find nothing."""
         if len(edges_N8) < 3:
             return
         share_N4, normalised = edges_N8[:, :4], self.task.config.normalised
