@@ -52,7 +52,7 @@ class Boxes(Answers):
         known_B: Tensor,
         temperature: float,
     ) -> Tensor:
-        """Of each layer's proposals, matched one to one with the teacher's (as DETRDistill, Chang et al. 2023, 3.1), in
+        """Of each layer's proposals, matched one to one with the teacher's (as DETRDistill, Chang et al. 2023), in
         the weights of the head's own loss; mean over the layers. With w a proposal's best chance by the teacher:
 
         (2 · Σ T²·KL of each class's two outcomes + Σ w·(5 · L1 + 2 · (1 - GIoU))) / max(1, Σ w).

@@ -56,7 +56,7 @@ class Vectors(Answers):
         temperature: float,
     ) -> Tensor:
         """T² · KL(softmax_j(t_ij / τT) ‖ softmax_j(s_ij / τT)), mean of left to right and right to left, with s and t
-        the cosines of left i and right j (contrastive relational distillation: CLIP-KD, Yang et al. 2024, 3.2), and τ
+        the cosines of left i and right j (contrastive relational distillation: CLIP-KD, Yang et al. 2024), and τ
         the student's own temperature: its head's loss, not this one, says how sharp it is to be.
 
         Rows that lack a side for either, or that the teacher does not know, are in no sum.
