@@ -1,4 +1,5 @@
-"""Active learning and few-shot heads on `stamps` (16 categories; a picture and a description, frozen encoders).
+"""Active learning and few-shot heads on `stamps` (16 categories; a picture and a description, frozen encoders), and the
+curves also on `speech-emotion` (8 emotions, 24 speakers; an encoder that `fuseline pretrain` taught without a label).
 
 curves: from a few labelled rows, rounds of suggestions by each method, a linear probe on embeddings that were made once
 as the inner model; macro-F1 on the same test rows, and the area under the learning curve against random choice.
@@ -8,6 +9,7 @@ fewshot: 1, 5 and 10 rows a class: end to end, trees, linear probe, prototypes. 
 Encoders' outputs and finished seeds are kept in `--keep`: a run that was stopped goes on there.
 
     python benchmarks/active.py --parts curves,fewshot --seeds 5
+    python benchmarks/active.py --parts curves --seeds 5 --table speech-emotion
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from fuseline import api
 from fuseline.data.split import Split
 from fuseline.data.table import Table
 from fuseline.lab.build import build_model
+from fuseline.lab.pretrain.init import load_init, open_init
 from fuseline.lab.stacked.boost import Rows
 from fuseline.lab.stacked.embed import Embedded, embed
 from fuseline.lab.stacked.fewshot import linear_probe
@@ -44,35 +48,65 @@ from fuseline.progress import Silent
 from fuseline.recipe import parse_recipe
 from fuseline.tasks.classification import Classification
 
-TARGET = "category"
-INPUTS = {
-    "image": {"modality": "image", "encoder": {"kind": "efficientnet-lite0", "tune": "frozen", "tokens": "pooled"}},
-    "description": {"modality": "text", "encoder": {"kind": "minilm", "tune": "frozen", "tokens": "pooled"}},
+
+@dataclass(frozen=True)
+class Case:
+    """`group`: rows that share its value are tested, or not, together. `pretrained`: whether the encoders are first
+    taught by all rows' cells, without labels."""
+
+    target: str
+    inputs: dict[str, dict[str, Any]]
+    group: str | None = None
+    pretrained: bool = False
+
+
+CASES = {
+    "stamps": Case(
+        "category",
+        {
+            "image": {
+                "modality": "image",
+                "encoder": {"kind": "efficientnet-lite0", "tune": "frozen", "tokens": "pooled"},
+            },
+            "description": {"modality": "text", "encoder": {"kind": "minilm", "tune": "frozen", "tokens": "pooled"}},
+        },
+    ),
+    "speech-emotion": Case(
+        "emotion",
+        {"audio": {"modality": "audio", "max_seconds": 3.0, "sample_rate": 16000, "encoder": {"kind": "small"}}},
+        group="actor",
+        pretrained=True,
+    ),
 }
+STAMPS = CASES["stamps"]
 METHODS = ("random", "entropy", "margin", "diversity", "badge")
 START, BATCH, ROUNDS = 48, 32, 6
 TEST = 0.3
 SHOTS = (1, 5, 10)
 
 
-def embedded(table: Table, kept: Path) -> Embedded:
+def embedded(case: Case, table: Table, kept: Path) -> Embedded:
     """Every row's mean tokens, made once."""
     file = kept / "rows.npz"
     if file.exists():
         with np.load(file) as held:
-            return Embedded([held[f"pooled{m}"] for m in range(len(INPUTS))], held["present"], held["targets"])
-    classes = sorted(set(table.column(TARGET).to_list()))
-    recipe = parse_recipe(
-        {
-            "inputs": INPUTS,
-            "task": {"kind": "classification", "target": TARGET, "classes": classes},
-            "split": {"kind": "random", "val": 0.0, "test": 0.0},
-            "training": {"cache_folder": str(kept.absolute() / "tokens")},
-        }
-    )
+            return Embedded([held[f"pooled{m}"] for m in range(len(case.inputs))], held["present"], held["targets"])
+    classes = sorted(set(table.column(case.target).to_list()))
+    spec: dict[str, Any] = {
+        "inputs": case.inputs,
+        "task": {"kind": "classification", "target": case.target, "classes": classes},
+        "split": {"kind": "random", "val": 0.0, "test": 0.0},
+        "training": {"cache_folder": str(kept.absolute() / "tokens"), "precision": "float32"},
+        "table": {"media_root": str(table.folder)},
+    }
+    if case.pretrained:
+        spec["init"] = taught(spec, case, table, kept)
+    recipe = parse_recipe(spec)
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(recipe, table, folder=Path(folder), voice=Silent(), cache=open_cache(recipe.training))
         model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
+        if begun := open_init(recipe, prepared.plans):
+            load_init(begun, model)
         loop.keep_frozen(prepared, model, Silent())
         rows = np.arange(table.n_rows)
         made = embed(model, {}, prepared.reader, rows, kept / "pooled", batch_size=32, voice=Silent(), title="")
@@ -81,12 +115,27 @@ def embedded(table: Table, kept: Path) -> Embedded:
     return made
 
 
-def split_of(y_N: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Test rows and the pool, both shuffled; a share of each class is tested."""
+def taught(spec: dict[str, Any], case: Case, table: Table, kept: Path) -> str:
+    """The folder of encoders that all rows taught; the target is not in the table that they see."""
+    folder = kept / "pretrained"
+    if not folder.exists():
+        bare = table.take(np.arange(table.n_rows), [c for c in table.columns if c != case.target])
+        spec = {**spec, "split": {"kind": "random", "val": 0.1, "test": 0.0}}
+        api.pretrain(spec, table=bare, out=kept / "making", quiet=True)
+        (kept / "making").rename(folder)
+    return str(folder)
+
+
+def split_of(y_N: np.ndarray, seed: int, group_N: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Test rows and the pool, both shuffled; a share of each class is tested, or a share of the groups."""
     rng = np.random.default_rng(seed)
-    test = np.concatenate(
-        [rng.permutation(np.flatnonzero(y_N == k))[: round(TEST * (y_N == k).sum())] for k in set(y_N)]
-    )
+    if group_N is not None:
+        names = rng.permutation(np.unique(group_N))
+        test = rng.permutation(np.flatnonzero(np.isin(group_N, names[: round(TEST * len(names))])))
+    else:
+        test = np.concatenate(
+            [rng.permutation(np.flatnonzero(y_N == k))[: round(TEST * (y_N == k).sum())] for k in set(y_N)]
+        )
     return test, rng.permutation(np.setdiff1d(np.arange(len(y_N)), test))
 
 
@@ -95,7 +144,7 @@ class Inner:
 
     def __init__(self, all_rows: Embedded, task: Classification, train: np.ndarray, seed: int) -> None:
         parts = [centred(p[train][all_rows.present_NM[train, m]], unit=True) for m, p in enumerate(all_rows.pooled)]
-        fusion = SideBySide(parts, names=tuple(INPUTS))
+        fusion = SideBySide(parts, names=tuple(f"input{m}" for m in range(len(parts))))
         self.features_NF = features_of(fusion, all_rows)
         rows = Rows(self.features_NF[train], all_rows.targets[train], np.ones(len(train)))
         made = linear_probe(task, rows, np.arange(len(train)), None, seed=seed)
@@ -127,11 +176,19 @@ def pick(method: str, inner: Inner, pool: np.ndarray, train: np.ndarray, seed: i
     return pool[places]
 
 
-def curves(rows: Embedded, task: Classification, seeds: int, kept: Path, out: str | None) -> None:
+def curves(
+    name: str,
+    rows: Embedded,
+    task: Classification,
+    group_N: np.ndarray | None,
+    seeds: int,
+    kept: Path,
+    out: str | None,
+) -> None:
     y_N = rows.targets.astype(int)
     found: dict[str, list[list[float]]] = {m: [] for m in METHODS}
     for seed in range(seeds):
-        test, shuffled = split_of(y_N, seed)
+        test, shuffled = split_of(y_N, seed, group_N)
         for method in METHODS:
             note = kept / f"curve-{seed}-{method}.json"
             if note.exists():
@@ -160,7 +217,7 @@ def curves(rows: Embedded, task: Classification, seeds: int, kept: Path, out: st
                 "better in": f"{sum(m > 0 for m in more)} of {seeds}" if method != "random" else "",
             }
         )
-    tell(f"stamps: macro-F1 of {len(split_of(y_N, 0)[0])} test rows, {seeds} seeds", table, out)
+    tell(f"{name}: macro-F1 of {len(split_of(y_N, 0, group_N)[0])} test rows, {seeds} seeds", table, out)
 
 
 def spread(values: list[float]) -> str:
@@ -175,10 +232,10 @@ def full(table: Table, y_N: np.ndarray, rounds: int, kept: Path, out: str | None
     """One seed of what a user does, with packages and tables."""
     test, shuffled = split_of(y_N, 0)
     frame = table.take(np.arange(table.n_rows)).with_columns(pl.lit("train").alias("part"))
-    classes = sorted(set(frame[TARGET]))
+    classes = sorted(set(frame[STAMPS.target]))
     recipe = {
-        "inputs": INPUTS,
-        "task": {"kind": "classification", "target": TARGET, "classes": classes},
+        "inputs": STAMPS.inputs,
+        "task": {"kind": "classification", "target": STAMPS.target, "classes": classes},
         "split": {"kind": "given", "column": "part", "val": 0.0},
         "fusion": {"kind": "stacked", "estimator": "linear_probe"},
         "training": {"precision": "float32", "loggers": [], "cache_folder": str(kept.absolute() / "tokens")},
@@ -192,7 +249,7 @@ def full(table: Table, y_N: np.ndarray, rounds: int, kept: Path, out: str | None
             folder = Path(name)
             train, pool = folder / "train-0.csv", folder / "pool-0.csv"
             pl.concat([frame[shuffled[:START].tolist()], tested]).write_csv(train)
-            frame[shuffled[START:].tolist()].with_columns(pl.lit(None, pl.String).alias(TARGET)).write_csv(pool)
+            frame[shuffled[START:].tolist()].with_columns(pl.lit(None, pl.String).alias(STAMPS.target)).write_csv(pool)
             truth = frame[shuffled[START:].tolist()]
             scores, spent = [], 0.0
             for turn in range(rounds + 1):
@@ -205,8 +262,8 @@ def full(table: Table, y_N: np.ndarray, rounds: int, kept: Path, out: str | None
                 start = time.perf_counter()
                 made = api.suggest(run.folder, pool, BATCH, by=by, seed=turn, out=label, quiet=True)
                 spent += time.perf_counter() - start
-                answers = truth[made.rows][TARGET]
-                pl.read_csv(label, infer_schema=False).with_columns(answers.alias(TARGET)).write_csv(label)
+                answers = truth[made.rows][STAMPS.target]
+                pl.read_csv(label, infer_schema=False).with_columns(answers.alias(STAMPS.target)).write_csv(label)
                 left = folder / f"pool-{turn + 1}.csv"
                 new = folder / f"train-{turn + 1}.csv"
                 api.take_labels(run.folder, label, train, new, pool=pool, rest=left)
@@ -220,7 +277,7 @@ def full(table: Table, y_N: np.ndarray, rounds: int, kept: Path, out: str | None
 def fewshot(
     table: Table, y_N: np.ndarray, seeds: int, epochs: int, only: list[str], kept: Path, out: str | None
 ) -> None:
-    classes = sorted(set(table.column(TARGET).to_list()))
+    classes = sorted(set(table.column(STAMPS.target).to_list()))
     heads: dict[str, Any] = {
         "end to end": {"kind": "attention"},
         "trees": {"kind": "stacked", "estimator": "trees"},
@@ -230,8 +287,8 @@ def fewshot(
     }
     heads = {name: fusion for name, fusion in heads.items() if not only or name in only}
     base = {
-        "inputs": INPUTS,
-        "task": {"kind": "classification", "target": TARGET, "classes": classes},
+        "inputs": STAMPS.inputs,
+        "task": {"kind": "classification", "target": STAMPS.target, "classes": classes},
         "split": {"kind": "stratified", "val": 0.0, "test": 0.3},
         "training": {
             "epochs": epochs,
@@ -283,17 +340,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30, help="of end to end in fewshot")
     parser.add_argument("--keep", default="build/active", type=Path, help="folder for what was made")
     parser.add_argument("--out")
+    parser.add_argument("--table", choices=list(CASES), default="stamps", help="of curves; the others are of stamps")
     args = parser.parse_args()
+    parts, case = args.parts.split(","), CASES[args.table]
+    if args.table != "stamps" and parts != ["curves"]:
+        parser.error(f"--table {args.table} knows --parts curves alone")
     args.keep.mkdir(parents=True, exist_ok=True)
-    table = Table.open(DATA / "stamps" / "table.csv")
-    labels = table.column(TARGET).to_list()
+    table = Table.open(DATA / args.table / "table.csv")
+    labels = table.column(case.target).to_list()
     classes = sorted(set(labels))
     y_N = np.array([classes.index(v) for v in labels])
-    parts = args.parts.split(",")
     if "curves" in parts:
-        config = Classification.Config.model_validate({"target": TARGET, "classes": classes})
-        task = Classification.fit(config, {TARGET: labels})  # type: ignore[arg-type]
-        curves(embedded(table, args.keep), task, args.seeds, args.keep, args.out)
+        config = Classification.Config.model_validate({"target": case.target, "classes": classes})
+        task = Classification.fit(config, {case.target: labels})  # type: ignore[arg-type]
+        group_N = np.array([str(v) for v in table.column(case.group).to_list()]) if case.group else None
+        curves(args.table, embedded(case, table, args.keep), task, group_N, args.seeds, args.keep, args.out)
     if "fewshot" in parts:
         only = [name.strip() for name in args.heads.split(";") if name.strip()]
         fewshot(table, y_N, args.seeds, args.epochs, only, args.keep, args.out)

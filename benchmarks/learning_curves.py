@@ -214,6 +214,7 @@ def main() -> None:
     parser.add_argument("--shares", default="5,10,25,50,100", help="percent of the training rows' labels")
     parser.add_argument("--methods", default="scratch,augmented,semi", help=f"of {', '.join(METHODS)}")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="seed to begin with; finished ones are in the table too")
     parser.add_argument("--steps", type=int, help="of every run; default: the table's own")
     parser.add_argument("--unlabelled", default="{}", help="JSON: options of training.unlabelled for semi")
     parser.add_argument("--log", help="JSON lines of finished runs; default: build/learning_curves_TABLE.jsonl")
@@ -234,7 +235,7 @@ def main() -> None:
     name = args.table.removesuffix("-frozen")
     table, keep = Table.open(DATA / name / "table.csv"), open_cache(TrainingSpec(cache_mb=1024))
     begun = Path(tempfile.mkdtemp(prefix="pretrained"))
-    for seed in range(args.seeds):
+    for seed in range(args.first, args.seeds):
         for share in shares:
             for method in methods:
                 key = {"table": args.table, "method": method, "share": share, "seed": seed, "steps": steps}

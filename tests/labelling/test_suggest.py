@@ -247,6 +247,16 @@ def test_labels_are_taken_back_and_the_rest_stays(model: Predictor, round_: Simp
     assert caught.value.code == "file_exists"
 
 
+@pytest.mark.parametrize("over", ["train", "label", "pool"])
+def test_what_is_read_is_never_written_over(over: str, model: Predictor, round_: SimpleNamespace) -> None:
+    path = getattr(round_, over)
+    before = path.read_bytes()
+    for words in ({"out": path}, {"out": round_.out, "rest": path}):
+        with pytest.raises(FuselineError, match="is read, and cannot be written over"):
+            fuseline.take_labels(model, round_.label, round_.train, pool=round_.pool, force=True, **words)
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("change", "options", "code", "words"),
     [

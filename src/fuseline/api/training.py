@@ -258,12 +258,13 @@ def new_folder(out: str | Path | None, table: Path | None, word: str = "run") ->
 
 
 def _is_begun(folder: Path) -> bool:
-    """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder."""
+    """Whether a run got past its preparation: one that stopped at a bad cell may be started anew in its folder. Runs of
+    before 2026-12 have another name for their table's digest."""
     if (folder / "folds.json").exists() or (folder / "pretrained.json").exists():
         return True
     for file in (folder / "run.json", folder / "fold-0" / "run.json", folder / "pretraining.json"):
         try:
-            if "fingerprint" in json.loads(file.read_text(encoding="utf-8")):
+            if {"table_digest", "fingerprint"} & set(json.loads(file.read_text(encoding="utf-8"))):
                 return True
         except (FileNotFoundError, NotADirectoryError):
             pass

@@ -208,7 +208,7 @@ def _task(target: str, aim: list[Any]) -> tuple[dict[str, Any], str]:
     )
     many = "; so many classes are rarely meant" if len(count) > max(20, 0.5 * len(labels)) else ""
     if not many and (fewest := min(count.values())) < FEW and len(aim) < SAMPLE_ROWS:
-        many = f"; the rarest class has {fewest} rows: see docs/few-shot.md"
+        many = f"; the rarest class has {fewest} row{'s' if fewest > 1 else ''}: see docs/few-shot.md"
     return classification, f"target: {len(count)} classes ({shown}){many}"
 
 

@@ -61,6 +61,7 @@ def take(
         check_target(rest, force=force)
         if rest.resolve() == out.resolve():
             raise FuselineError("bad_usage", f"{out} cannot be both the new table and the rest", "choose two names")
+    _keep_apart([out, *([rest] if rest else [])], [labelled, into, *([pool] if pool else [])])
     labelled.require([*task.columns, *([id] if id else [])])
     into.require([*task.columns, *([id] if id else [])])
     whole = labelled.take(np.arange(labelled.n_rows))
@@ -102,6 +103,14 @@ def take(
     if new and (fixed := recipe.task.options.get("classes")):
         notes.append(f"the recipe lists its classes ({len(fixed)}): add the new ones to task.classes")
     return Taken(taken, labelled.n_rows - len(taken), rows, left, sorted(new), notes)
+
+
+def _keep_apart(written: list[Path], read: list[Table]) -> None:
+    """What is read is never overwritten, not even with --force: it is all that there is to begin again from."""
+    for path in written:
+        for table in read:
+            if table.folder is not None and table.name and path.resolve() == (table.folder / table.name).resolve():
+                raise FuselineError("bad_usage", f"{path} is read, and cannot be written over", "choose another name")
 
 
 def _encoded(predictor: Predictor, row: Mapping[str, Any], new: set[str] | None) -> Any:

@@ -78,6 +78,7 @@ def test_metrics_counts_and_the_chosen_threshold_are_written(run: Run) -> None:
 
 def test_the_report_shows_boxes(run: Run) -> None:
     page = run.report.read_text(encoding="utf-8")
+    assert not (run.folder / "reasons.json").exists(), "boxes are no chance and no number"
     assert "mAP, IoU 0.50 to 0.95" in page
     assert "truth: blue dashes" in page
     assert "overlap with the truth" in page

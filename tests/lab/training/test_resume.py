@@ -13,6 +13,7 @@ from pathlib import Path
 
 import made
 import numpy as np
+import polars as pl
 import pytest
 import yaml
 from safetensors.numpy import load_file
@@ -94,10 +95,24 @@ def test_the_same_command_gives_the_same_numbers(tmp_path: Path) -> None:
     assert runs[0].metrics == runs[1].metrics
 
 
-def test_resuming_another_table_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["rows", "cell"])
+def test_resuming_another_table_is_refused(change: str, tmp_path: Path) -> None:
     path = recipe(tmp_path)
     run = api.train(path, out=tmp_path / "a", quiet=True)
-    lines = (tmp_path / "table.csv").read_text().splitlines()
-    (tmp_path / "table.csv").write_text("\n".join(lines[:-3]) + "\n")
+    table = tmp_path / "table.csv"
+    frame = pl.read_csv(table, infer_schema=False)
+    if change == "rows":
+        frame = frame[:-3]
+    else:  # one word of one note
+        frame = frame.with_columns(note=pl.when(pl.int_range(pl.len()) == 30).then(pl.lit("?")).otherwise("note"))
+    frame.write_csv(table)
     with pytest.raises(FuselineError, match="not the one that this run started on"):
         api.resume(run.folder, quiet=True)
+
+
+def test_a_table_written_anew_with_the_same_cells_is_the_same(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    run = api.train(path, out=tmp_path / "a", quiet=True)
+    table = tmp_path / "table.csv"
+    pl.read_csv(table, infer_schema=False).write_csv(table, quote_style="always")
+    assert api.resume(run.folder, quiet=True).metrics == run.metrics

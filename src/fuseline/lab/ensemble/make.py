@@ -106,8 +106,8 @@ def _member(recipe: Recipe, table: Table, split: Split, folder: Path, voice: Voi
         )
     with tempfile.TemporaryDirectory() as own:
         prepared = prepare(recipe, table, folder=Path(own), voice=Silent(), cache=cache, split=split)
-    recorded = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("fingerprint")
-    if recorded != prepared.fingerprint():
+    recorded = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    if recorded.get("table_digest", prepared.fingerprint()) != prepared.fingerprint():
         raise FuselineError("table_changed", f"the table is not the one of {folder}", "give the folds' own table")
     model = build_model(recipe, prepared.plans, prepared.parser.modalities, prepared.task)
     load_weights(model, weights)

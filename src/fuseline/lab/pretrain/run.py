@@ -112,7 +112,7 @@ def pretrain(
     task = Unlabelled(spec, names)
     cache = open_cache(own.training) if cache is None else cache
     prepared = prepare(own, table, folder=folder, voice=voice, cache=cache, split=split, task=task)
-    if progress.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
+    if progress.data.get("table_digest", prepared.fingerprint()) != prepared.fingerprint():
         message = "the table is not the one that this pretraining started on"
         raise FuselineError("table_changed", message, "start a new one for a new table")
     present = _presence(prepared)
@@ -129,7 +129,7 @@ def pretrain(
         voice.say(f"· {note}")
     total, trainable = loop.parameters(model)
     rows = {part: len(prepared.rows(part)) for part in ("train", "val")}
-    progress.save(fingerprint=prepared.fingerprint(), notes=prepared.notes, rows=rows)
+    progress.save(table_digest=prepared.fingerprint(), notes=prepared.notes, rows=rows)
     voice.say(
         f"{rows['train']} rows to learn from, {rows['val']} held out · {trainable:,} of {total:,} parameters train"
     )

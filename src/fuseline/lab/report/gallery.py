@@ -6,7 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from fuseline.errors import FuselineError
 from fuseline.lab.report import boxed
 from fuseline.lab.report.neighbours import Neighbours
 from fuseline.lab.report.read import RunFiles, listing, mapping, number
+from fuseline.lab.report.reasons import Reasons, reasons_of
 from fuseline.lab.report.strip import strip_of
 from fuseline.lab.report.words import clean, fmt, percent
 from fuseline.modalities.base import MediaRoot
@@ -73,6 +74,7 @@ class Card:
     target: str
     note: str
     cells: list[CellView]
+    reasons: Reasons | None = None
 
 
 @dataclass(frozen=True)
@@ -92,24 +94,38 @@ class _Budget:
         return True
 
 
-def gallery(files: RunFiles) -> Gallery | None:
+@dataclass(frozen=True)
+class Worst:
+    """The rows of predictions.parquet that are shown, worst first, and how they were chosen."""
+
+    rows: pl.DataFrame
+    sentence: str
+
+
+def worst(predictions: pl.DataFrame) -> Worst | None:
     """The twelve worst answers of the test part (of the validation part where there is none); None without any."""
-    frame = files.predictions
-    if frame is None:
-        return None
-    part = next((p for p in ("test", "val") if (frame["part"] == p).any()), None)
+    part = next((p for p in ("test", "val") if (predictions["part"] == p).any()), None)
     if part is None:
         return None
-    frame = frame.filter(pl.col("part") == part)
-    ranked, sentence = _ranked(frame)
-    if ranked is None or not ranked.height:
+    ranked, sentence = _ranked(predictions.filter(pl.col("part") == part))
+    return None if ranked is None or not ranked.height else Worst(ranked.head(MOST), sentence)
+
+
+def gallery(files: RunFiles) -> Gallery | None:
+    """The worst answers with what the model was shown, and each input's share in them where the run tells it."""
+    found = None if files.predictions is None else worst(files.predictions)
+    if found is None:
         return None
-    rows = ranked.head(MOST).to_dicts()
+    rows = found.rows.to_dicts()
     shown, why = _cells(files, [int(r["row"]) for r in rows])
     media, budget = MediaRoot(_media_root(files)), _Budget(boxed.MEDIA if files.task == "detection" else ALL_MEDIA)
     near = Neighbours(mapping(files.recipe.get("inputs")), media.folder)
-    cards = [_card(files, row, cells, media, budget, near) for row, cells in zip(rows, shown, strict=True)]
-    return Gallery(f"{sentence} {why}".strip(), cards)
+    reasons = reasons_of(listing(files.reasons.get("rows")))
+    cards = [
+        replace(_card(files, row, cells, media, budget, near), reasons=reasons.get(int(row["row"])))
+        for row, cells in zip(rows, shown, strict=True)
+    ]
+    return Gallery(f"{found.sentence} {why}".strip(), cards)
 
 
 Looked = Callable[[int], list[CellView]]

@@ -81,6 +81,7 @@ class RunFiles:
     parity: dict[str, Any] = field(default_factory=dict)
     augmented: dict[str, Any] = field(default_factory=dict)
     robustness: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -179,6 +180,7 @@ def read_run(folder: str | Path) -> RunFiles:
         parity=_load(folder, broken, "parity.json", f"{PACKAGE}/parity.json"),
         augmented=_load(folder, broken, "augmented.json"),
         robustness=_load(folder, broken, "robustness.json"),
+        reasons=_load(folder, broken, "reasons.json"),
         recipe=recipe,
         recipe_text=text,
         history=_history(folder, broken),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fuseline.data.digest import CellsDigest
 from fuseline.data.edges import Edges, edge_leaks
 from fuseline.data.leaks import Leak, check_leaks, row_leak
 from fuseline.data.profile import ProfileBuilder
@@ -69,6 +70,8 @@ class Prepared:
     groups"""
     unlabelled: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """numbers of the rows that train without a target; their `part` is -1"""
+    cells: str = ""
+    """digest of every cell that a row of a part has"""
 
     def rows(self, part: str) -> np.ndarray:
         return np.flatnonzero(self.part == PARTS.index(part))
@@ -76,7 +79,7 @@ class Prepared:
     def fingerprint(self) -> str:
         """Tells whether a resumed run sees the table that it started on."""
         text = hashlib.sha256(self.part.tobytes() + self.unlabelled.tobytes())
-        text.update(repr((self.table.columns, self.table.n_rows)).encode())
+        text.update(repr((self.table.columns, self.table.n_rows, self.cells)).encode())
         return text.hexdigest()
 
 
@@ -274,6 +277,7 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
     taken: dict[str, int] = {}
     broken: dict[str, int] = {}
     used = 0
+    digest = CellsDigest()
     teaches = np.zeros(table.n_rows, dtype=bool)
     teaches[prepared.unlabelled] = True
     # Tokens that were computed once are not computed for their padding either.
@@ -282,6 +286,8 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
         for start, frame in table.batches(prepared.reader.columns, CHUNK):
             dicts = Table.rows(frame)
             chosen = [i for i in range(len(dicts)) if part[start + i] >= 0 or teaches[start + i]]
+            for i in chosen:
+                digest.add(dicts[i].values())
             rows = prepared.reader.read_dicts([dicts[i] for i in chosen], [start + i for i in chosen])
             for row, i in zip(rows, chosen, strict=True):
                 used += 1
@@ -304,6 +310,7 @@ def _scan(prepared: Prepared, folder: Path, voice: Voice) -> None:
                     counts[part[row.index]] += (parser.cell(dicts[i].get(column)) is None, 1)
             advance(len(dicts))
     bad.finish(used)
+    prepared.cells = digest.hex()
     prepared.unlabelled = np.flatnonzero(teaches)
     prepared.quarantined = len(bad)
     if len(bad):

@@ -44,6 +44,7 @@ from fuseline.lab.training.evaluate import Outputs, run_rows
 from fuseline.lab.training.held_out import held_out_profile, held_out_rows
 from fuseline.lab.training.loggers import closes_trackers, log_result
 from fuseline.lab.training.prepare import PARTS, Prepared, prepare
+from fuseline.lab.training.reasons import write_reasons
 from fuseline.lab.training.team import Team, begun
 from fuseline.lab.training.unlabelled import check_unlabelled
 from fuseline.package.files import finite, write_json, write_text
@@ -136,7 +137,7 @@ def run(
     clock = time.monotonic()
     with _own_folder(folder, team) as own:
         prepared = prepare(recipe, table, folder=own, voice=voice, cache=cache, split=split)
-    if resume and record.data.get("fingerprint", prepared.fingerprint()) != prepared.fingerprint():
+    if resume and record.data.get("table_digest", prepared.fingerprint()) != prepared.fingerprint():
         raise FuselineError(
             "table_changed", "the table is not the one that this run started on", "start a new run for a new table"
         )
@@ -168,7 +169,7 @@ def run(
     record.timed("prepare", time.monotonic() - clock)
     more = {"unlabelled": len(prepared.unlabelled)} if len(prepared.unlabelled) else {}
     record.save(
-        fingerprint=prepared.fingerprint(),
+        table_digest=prepared.fingerprint(),
         precision=precision,
         notes=list(dict.fromkeys([*record.data.get("notes", []), *notes])),
         parts={**{p: len(prepared.rows(p)) for p in PARTS}, **more, "quarantined": prepared.quarantined},
@@ -314,7 +315,10 @@ def _evaluate(prepared: Prepared, model: FusionModel, folder: Path, voice: Voice
         metrics["slices"] = finite(sliced)
     write_json(folder / "metrics.json", metrics)
     if tables:
-        pl.concat(tables).write_parquet(folder / "predictions.parquet")
+        whole = pl.concat(tables)
+        whole.write_parquet(folder / "predictions.parquet")
+        if spec.report:
+            write_reasons(prepared, model, whole, folder, voice)
     return metrics, sure
 
 
