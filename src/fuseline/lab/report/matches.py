@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fuseline.lab.report.gallery import CellView, Looked, look
+from fuseline.lab.report.cells import Shown
 from fuseline.lab.report.read import Part, RunFiles, mapping, number
+from fuseline.lab.report.views import CellView
 from fuseline.lab.report.words import clean, count, fmt, label
 
 SEARCHES, SHOWN = 8, 4
@@ -81,21 +82,21 @@ def _searches(files: RunFiles, part: str) -> tuple[list[Search], str]:
     best = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
     sides = mapping(mapping(files.recipe.get("task")))
     wanted = [rows[i] for i in chosen] + [rows[int(j)] for j in best.flatten()]
-    looked, why = look(files, wanted, MEDIA)
+    shown = Shown(files, wanted, MEDIA)
     out = []
     for place, i in enumerate(chosen):
         rank = int((scores[place] > scores[place, i]).sum()) + 1
         found = [
-            Candidate(fmt(float(scores[place, j])), int(j) == i, _side(looked, rows[int(j)], sides.get("right")))
+            Candidate(fmt(float(scores[place, j])), int(j) == i, _side(shown, rows[int(j)], sides.get("right")))
             for j in best[place]
         ]
-        out.append(Search(rows[i], f"its own is number {rank}", _side(looked, rows[i], sides.get("left")), found))
-    return (out if any(s.asked for s in out) else []), why
+        out.append(Search(rows[i], f"its own is number {rank}", _side(shown, rows[i], sides.get("left")), found))
+    return (out if any(s.asked for s in out) else []), shown.why
 
 
-def _side(looked: Looked, row: int, names: Any) -> list[CellView]:
+def _side(shown: Shown, row: int, names: Any) -> list[CellView]:
     wanted = [clean(n, 60) for n in names] if isinstance(names, list) else []
-    return [view for view in looked(row) if view.name in wanted and not view.absent]
+    return [view for view in shown.views(row) if view.name in wanted and not view.absent]
 
 
 def _vectors(text: Any) -> tuple[list[float], list[float]] | None:
