@@ -11,8 +11,13 @@ import numpy as np
 from fuseline.tasks.base import Task
 from fuseline.tasks.bootstrap import intervals
 
-IN_UNITS = ("mae", "rmse", "nrmse")
+IN_UNITS = ("mae", "rmse", "nrmse", "pinball")
 """errors in the target's own unit: their drop is a percentage of the first model's"""
+
+
+def in_units(metric: str) -> bool:
+    """Whether a metric, or that of one of several tasks (`age.rmse`), is an error in the target's own unit."""
+    return metric.rpartition(".")[2] in IN_UNITS
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def drop(
     def measure(weights_RN: np.ndarray) -> dict[str, np.ndarray]:
         a_R, b_R = first(weights_RN)[metric], second(weights_RN)[metric]
         worse_R = a_R - b_R if higher else b_R - a_R
-        if metric in IN_UNITS:
+        if in_units(metric):
             worse_R = worse_R / np.maximum(np.abs(a_R), 1e-12)
         return {"drop": 100 * worse_R}
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
-from fuseline.lab.compress.distil import DistilConfig, Distillation, answer_distance, distil, unwatched
+from fuseline.lab.compress.answers import answers_of
+from fuseline.lab.compress.distil import DistilConfig, Distillation, distil, unwatched
 from fuseline.lab.compress.heal import HealReport, heal, standing, training_only
 from fuseline.lab.compress.hidden import InputDistance, Live, Stored, tokens_of
 from fuseline.lab.compress.teacher import Teacher
@@ -79,24 +80,31 @@ def head(kind: str, **state: Any) -> tuple[Any, Any]:
     return task, head_class(kind)(task, {}, width=8, dropout=0.0)
 
 
+def distance(task: Any, head: Any, outputs: dict[str, torch.Tensor], told: torch.Tensor, hot: float) -> torch.Tensor:
+    """Of rows that the teacher all knows, whose answers are named as the student's."""
+    (name,) = outputs
+    known = torch.ones(len(told), dtype=torch.bool)
+    return answers_of(task).distance(head, outputs, {name: told}, known, hot)
+
+
 # --- the distance of answers ------------------------------------------------------------------------------------------
 
 
 def test_one_class_of_many_is_the_tempered_divergence() -> None:
-    _, own = head("classification")
+    task, own = head("classification")
     s, t = torch.randn(4, 3), torch.randn(4, 3)
     p, q = (t / 3).softmax(1), (s / 3).softmax(1)
     expected = 9 * (p * (p / q).log()).sum(1)
-    torch.testing.assert_close(answer_distance(own, {"logits": s}, t, 3.0), expected)
+    torch.testing.assert_close(distance(task, own, {"logits": s}, t, 3.0), expected)
     # What was added to all logits of a row does not matter: log chances do as well.
-    torch.testing.assert_close(answer_distance(own, {"logits": s}, t.log_softmax(1), 3.0), expected)
-    assert answer_distance(own, {"logits": t}, t, 3.0).abs().max() < 1e-5
+    torch.testing.assert_close(distance(task, own, {"logits": s}, t.log_softmax(1), 3.0), expected)
+    assert distance(task, own, {"logits": t}, t, 3.0).abs().max() < 1e-5
 
 
 def test_a_class_that_the_teacher_never_met_has_no_chance() -> None:
-    _, own = head("classification")
+    task, own = head("classification")
     s = torch.randn(2, 3, requires_grad=True)
-    gap = answer_distance(own, {"logits": s}, torch.tensor([[0.3, -torch.inf, 0.1]]).expand(2, 3), 2.0)
+    gap = distance(task, own, {"logits": s}, torch.tensor([[0.3, -torch.inf, 0.1]]).expand(2, 3), 2.0)
     gap.sum().backward()
     assert gap.isfinite().all()
     assert s.grad is not None
@@ -104,17 +112,17 @@ def test_a_class_that_the_teacher_never_met_has_no_chance() -> None:
 
 
 def test_labels_and_numbers_leave_out_what_is_not_known() -> None:
-    _, labels = head("classification", mode="multilabel")
+    task, labels = head("classification", mode="multilabel")
     s, t = torch.randn(2, 3), torch.randn(2, 3)
     t[0, 1] = torch.nan
     p, q = (t / 2).sigmoid(), (s / 2).sigmoid()
     kl = 4 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
-    got = answer_distance(labels, {"logits": s}, t, 2.0)
+    got = distance(task, labels, {"logits": s}, t, 2.0)
     torch.testing.assert_close(got, torch.stack([kl[0, [0, 2]].mean(), kl[1].mean()]))
 
-    _, numbers = head("regression")
+    task, numbers = head("regression")
     s, t = torch.tensor([[1.0, 5.0], [3.0, 0.0]]), torch.tensor([[3.0, 25.0], [torch.nan, 10.0]])
-    got = answer_distance(numbers, {"prediction": s}, t, 2.0)
+    got = distance(task, numbers, {"prediction": s}, t, 2.0)
     torch.testing.assert_close(got, torch.tensor([(0.5 + 2.0) / 2, 0.5]))
 
 
@@ -124,7 +132,7 @@ def test_labels_and_numbers_leave_out_what_is_not_known() -> None:
 def test_one_model_teaches_its_own_answers(ready: Prepared, whole: FusionModel, teacher: Teacher) -> None:
     rows = ready.rows("val")[::-1].copy()
     out = answer(whole, ready, rows)
-    torch.testing.assert_close(teacher.answers(rows, CPU), out["logits"].log_softmax(1))
+    torch.testing.assert_close(teacher.answers(rows, CPU)["logits"], out["logits"].log_softmax(1))
     torch.testing.assert_close(teacher.embedding(rows, CPU), out["embedding"])
     assert teacher.known(np.concatenate([ready.rows("train"), rows])).all()
     assert not teacher.known(ready.rows("test")).any()
@@ -138,9 +146,9 @@ def test_an_ensemble_is_the_mean_of_chances(ready: Prepared, whole: FusionModel,
     chances = [answer(m, ready, rows)["logits"].softmax(1) for m in (whole, *others)]
     expected = torch.stack(chances).mean(0).log()
     three = Teacher.of_models([whole, others[0], (others[1], ready)], ready)
-    torch.testing.assert_close(three.answers(rows, CPU), expected)
+    torch.testing.assert_close(three.answers(rows, CPU)["logits"], expected)
     two = teacher.joined(Teacher.of_models(others, ready))
-    torch.testing.assert_close(two.answers(rows, CPU), expected)
+    torch.testing.assert_close(two.answers(rows, CPU)["logits"], expected)
     torch.testing.assert_close(two.embedding(rows, CPU), teacher.embedding(rows, CPU))
     assert len({two.key, three.key, teacher.key}) >= 2
 
@@ -152,8 +160,9 @@ def test_ensembles_of_labels_and_numbers(kind: str, ready: Prepared) -> None:
     place[rows] = rows
     parts = np.random.default_rng(0).normal(size=(2, 4, len(task.columns) if kind == "regression" else 3))
     parts[0, 0, 1] = np.nan
-    one, two = (Teacher(task, place, p.astype(np.float32)) for p in parts)
-    got = one.joined(two).answers(rows, CPU).double().numpy()
+    name = "prediction" if kind == "regression" else "logits"
+    one, two = (Teacher(task, place, {name: p.astype(np.float32)}) for p in parts)
+    got = one.joined(two).answers(rows, CPU)[name].double().numpy()
     if kind == "regression":
         expected = np.nanmean(parts, axis=0)
     else:
@@ -179,7 +188,7 @@ def test_a_package_teaches_what_it_answers(package: Path, tmp_path: Path) -> Non
     assert teacher.known(asked).tolist() == (asked != 5).tolist()
     good = asked[asked != 5]
     answers = predictor.predict(Table.rows(Table.open(path).take(good, predictor.rows.columns)), media=tmp_path)
-    got = teacher.answers(good, CPU).exp().numpy()
+    got = teacher.answers(good, CPU)["logits"].exp().numpy()
     labels = predictor.task.labels  # type: ignore[attr-defined]
     expected = [[a.probabilities[label] for label in labels] for a in answers if a.probabilities]
     np.testing.assert_allclose(got, expected, atol=1e-5)
@@ -191,7 +200,9 @@ def test_a_package_teaches_what_it_answers(package: Path, tmp_path: Path) -> Non
     assert torch.equal(objective(model, batch, outputs), model.head.loss(outputs, batch.targets))
     batch = ready.reader.batch(np.array([5, good[0]]))
     outputs = model(batch.arrays, batch.present_BM)
-    gaps = answer_distance(model.head, outputs, teacher.answers(batch.rows, CPU), 2.0)  # type: ignore[arg-type]
+    gaps = distance(
+        ready.task, model.head, {"logits": outputs["logits"]}, teacher.answers(batch.rows, CPU)["logits"], 2.0
+    )
     expected_loss = 0.5 * model.head.loss(outputs, batch.targets) + gaps[1] / 2
     torch.testing.assert_close(objective(model, batch, outputs), expected_loss)
 
@@ -200,9 +211,9 @@ def test_classes_in_another_order_and_tasks_that_do_not_fit(ready: Prepared) -> 
     task, _ = head("classification")
     other, _ = head("classification", classes=["c", "d", "a"])
     place = np.zeros(64, dtype=np.int64)
-    log = torch.tensor([[0.2, 0.5, 0.3]]).log().numpy()
+    log = {"logits": torch.tensor([[0.2, 0.5, 0.3]]).log().numpy()}
     turned = Teacher(task, place, log).for_task(other)
-    np.testing.assert_allclose(np.exp(turned.answers_NC), [[0.3 / 0.5, 0.0, 0.2 / 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(np.exp(turned.told["logits"]), [[0.3 / 0.5, 0.0, 0.2 / 0.5]], rtol=1e-6)
     for stranger in (head("regression")[0], head("classification", mode="multilabel")[0]):
         with pytest.raises(FuselineError, match="different tasks"):
             Teacher(task, place, log).for_task(stranger)

@@ -1,7 +1,8 @@
 """Knowledge distillation: a student learns a teacher's answers beside the labels.
 
 Hinton et al. 2015, "Distilling the Knowledge in a Neural Network"; Romero et al. 2015, "FitNets"; Tung & Mori 2019,
-"Similarity-Preserving Knowledge Distillation". Dimensions: B batch, C answers (classes, labels or numbers).
+"Similarity-Preserving Knowledge Distillation". What is learned of the answers themselves is each task's own: see
+answers/. Dimensions: B batch, E width of an embedding.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ from torch import Tensor, nn
 from fuseline.data.split import Split
 from fuseline.errors import FuselineError
 from fuseline.lab.build import build_model
+from fuseline.lab.compress.answers import answers_of
 from fuseline.lab.compress.hidden import InputDistance, tokens_of
 from fuseline.lab.compress.lesson import Lesson, key_of_training
 from fuseline.lab.compress.teacher import Teacher
-from fuseline.lab.heads.base import Head
-from fuseline.lab.heads.classification import ClassificationHead
-from fuseline.lab.heads.regression import RegressionHead
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training import loop
 from fuseline.lab.training.begin import begin
@@ -59,37 +58,6 @@ class DistilConfig(Frozen):
         return self.hidden > 0 or self.attention > 0
 
 
-def answer_distance(head: Head, outputs: dict[str, Tensor], answers_BC: Tensor, temperature: float) -> Tensor:
-    """How far a student's answers are from the teacher's, of each row (B,).
-
-    - one class of many: T² · KL(softmax(t / T) ‖ softmax(s / T)); T² keeps the gradient's size (Hinton et al., 2);
-    - labels: the same of each label's two outcomes, mean over the labels;
-    - numbers: the head's own error (Huber or square) of (s - t) / std, mean over the targets.
-
-    What the teacher does not know of a row (NaN) is left out. Class weights and smoothing belong to the labels.
-    """
-    if isinstance(head, RegressionHead):
-        answer_BC = outputs["prediction"].float()
-        known_BC = ~answers_BC.isnan()
-        error_BC = (answer_BC - torch.where(known_BC, answers_BC, answer_BC)) / head.get_buffer("std_K")
-        zero_BC = torch.zeros_like(error_BC)
-        if head.kind == "huber":
-            loss_BC = F.huber_loss(error_BC, zero_BC, delta=head.delta, reduction="none")
-        else:
-            loss_BC = F.mse_loss(error_BC, zero_BC, reduction="none")
-        return loss_BC.sum(1) / known_BC.sum(1).clamp(min=1)
-    assert isinstance(head, ClassificationHead)
-    known_BC = ~answers_BC.isnan()
-    s_BC = outputs["logits"].float() / temperature
-    t_BC = torch.where(known_BC, answers_BC, 0.0) / temperature
-    if not head.multilabel:
-        return temperature**2 * F.kl_div(s_BC.log_softmax(1), t_BC.softmax(1), reduction="none").sum(1)
-    pairs_s = torch.stack([F.logsigmoid(s_BC), F.logsigmoid(-s_BC)])
-    pairs_t = torch.stack([F.logsigmoid(t_BC), F.logsigmoid(-t_BC)])
-    kl_BC = F.kl_div(pairs_s, pairs_t, reduction="none", log_target=True).sum(0)
-    return temperature**2 * torch.where(known_BC, kl_BC, 0.0).sum(1) / known_BC.sum(1).clamp(min=1)
-
-
 class Distillation(nn.Module):
     """The objective of training under a teacher. Its own weights are projections to the teacher's widths, where those
     differ: they help to compare, and are dropped afterwards.
@@ -106,6 +74,9 @@ class Distillation(nn.Module):
         """
         super().__init__()
         self.config, self.teacher = config, teacher.for_task(prepared.task)
+        self.answers = answers_of(prepared.task)
+        # As the head weighs its tasks now: what before and after are compared by, while the head learns other weights.
+        self.ruler = self.answers.fixed(student.head)
         if len(teacher.place_N) != prepared.table.n_rows:
             raise FuselineError("bad_teacher", "teacher and student are on different tables", "give both one table")
         self.names: tuple[str, ...] = ()
@@ -156,7 +127,8 @@ class Distillation(nn.Module):
             return loss
         device = batch.present_BM.device
         known_B = torch.from_numpy(known).to(device)
-        gap_B = answer_distance(model.head, outputs, self.teacher.answers(batch.rows, device), config.temperature)
+        told = self.teacher.answers(batch.rows, device)
+        gap_B = self.answers.distance(model.head, outputs, told, known_B, config.temperature)
         loss = loss + config.alpha * torch.where(known_B, gap_B, 0.0).mean()
         if config.embedding > 0:
             loss = loss + config.embedding * self._embedding(batch, outputs, known_B)
@@ -164,6 +136,14 @@ class Distillation(nn.Module):
             near, related = self._tokens(model, batch, known_B)
             loss = loss + config.hidden * near + config.attention * related
         return loss
+
+    def measured(self, model: FusionModel, batch: Batch, outputs: dict[str, Tensor]) -> np.ndarray:
+        """How far the model is from the teacher on each row that the teacher knows, in one measure from first to last:
+        the head's weights of several tasks are those that it had when this began."""
+        known, device = self.teacher.known(batch.rows), outputs["embedding"].device
+        told, known_B = self.teacher.answers(batch.rows, device), torch.from_numpy(known).to(device)
+        gap_B = self.ruler.distance(model.head, outputs, told, known_B, self.config.temperature)
+        return np.asarray(gap_B.cpu().numpy()[known])
 
     def _embedding(self, batch: Batch, outputs: dict[str, Tensor], known_B: Tensor) -> Tensor:
         s_BE = self.project(outputs["embedding"].float())

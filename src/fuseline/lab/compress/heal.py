@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fuseline.lab.build import Plan
-from fuseline.lab.compress.distil import DistilConfig, Distillation, Keep, answer_distance
+from fuseline.lab.compress.distil import DistilConfig, Distillation, Keep
 from fuseline.lab.compress.lesson import Lesson, key_of_training
 from fuseline.lab.compress.teacher import Teacher, own_reader
 from fuseline.lab.encoders.tuning import apply_tuning
@@ -244,14 +244,7 @@ def standing(model: FusionModel, prepared: Prepared, rows: np.ndarray, objective
         out = model({k: v.to(device) for k, v in batch.arrays.items()}, batch.present_BM.to(device))
         losses += float(model.head.loss(out, batch.targets.to(device))) * len(batch.rows)
         if objective is not None:
-            teacher = objective.teacher
-            gap_B = answer_distance(
-                model.head,
-                out,
-                teacher.answers(batch.rows, device),
-                objective.config.temperature,
-            )
-            gaps.append(gap_B.cpu().numpy()[teacher.known(batch.rows)])
+            gaps.append(objective.measured(model, batch, out))
         outputs.append({k: v.float().cpu().numpy() for k, v in out.items()})
         targets.append(batch.targets.numpy())
     joined = {k: np.concatenate([o[k] for o in outputs]) for k in outputs[0]}

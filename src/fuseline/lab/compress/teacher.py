@@ -1,6 +1,6 @@
 """What one or several finished models answer on a table's rows: made once, then read by row number.
 
-Dimensions: K teachers, N rows, B batch, C answers (classes, labels or numbers), E width of the teacher's embedding.
+Dimensions: N rows, B batch, E width of the teacher's embedding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fuseline.data.table import Table
 from fuseline.errors import FuselineError
+from fuseline.lab.compress.answers import answers_of
+from fuseline.lab.compress.answers.base import Arrays
 from fuseline.lab.compress.hidden import Live, Memory, Stored
 from fuseline.lab.model import FusionModel
 from fuseline.lab.training.prepare import Prepared
@@ -23,8 +25,6 @@ from fuseline.modalities import MediaRoot
 from fuseline.progress import Silent, Voice
 from fuseline.runtime import Predictor
 from fuseline.tasks import Task
-from fuseline.tasks.classification import Classification
-from fuseline.tasks.regression import Regression
 
 CHUNK = 64
 TOKENS_MB = 512
@@ -48,18 +48,18 @@ def kept_reader(model: FusionModel, prepared: Prepared) -> Reader:
 
 @dataclass
 class Teacher:
-    """Answers by row of one table, in the order of `task`'s classes or targets.
+    """Answers by row of one table, in the order of `task`'s classes or targets; see answers/ for what they are.
 
-    Of several teachers: the mean of their chances (of each label's, of their predictions), and the first one's
-    embedding, since the axes of different models' embeddings have nothing to do with each other. A row that some of
-    them cannot read has the others' answer; one that none can read is not `known`.
+    Of several teachers: what they say together (chances: their mean), and the first one's embedding, since the axes of
+    different models' embeddings have nothing to do with each other. A row that some of them cannot read has the others'
+    answer; one that none can read is not `known`.
     """
 
     task: Task
     place_N: np.ndarray
     """row of the table -> its place in the arrays below, -1 where there is no answer"""
-    answers_NC: np.ndarray
-    """float32: log chances of classes, logits of labels, or numbers in the target's own units"""
+    told: Arrays
+    """float32, by name: what the task's own answers are, see :mod:`fuseline.lab.compress.answers`"""
     embedding_NE: np.ndarray | None = None
     tokens: Memory | None = None
     count: int = 1
@@ -116,7 +116,9 @@ class Teacher:
     def key(self) -> str:
         """Tells whether an interrupted training goes on under the same teacher."""
         text = hashlib.sha256(self.place_N.tobytes())
-        text.update(np.ascontiguousarray(self.answers_NC).tobytes())
+        for name, value in sorted(self.told.items()):
+            text.update(name.encode())
+            text.update(np.ascontiguousarray(value).tobytes())
         if self.embedding_NE is not None:
             text.update(np.ascontiguousarray(self.embedding_NE).tobytes())
         return text.hexdigest()
@@ -127,27 +129,29 @@ class Teacher:
         rows = np.flatnonzero(told[0] | told[1])
         place_N = np.full_like(self.place_N, -1)
         place_N[rows] = np.arange(len(rows))
-        parts_KNC = np.full((2, len(rows), self.answers_NC.shape[1]), np.nan)
-        for part_NC, teacher, there in zip(parts_KNC, (self, other.for_task(self.task)), told, strict=True):
-            part_NC[place_N[there]] = teacher.answers_NC[teacher.place_N[there]]
-        answers_NC = _mean(self.task, parts_KNC, np.array([self.count, other.count])).astype(np.float32)
+        other = other.for_task(self.task)
+        parts = [
+            _spread(t.told, t.place_N[there], place_N[there], len(rows))
+            for t, there in zip((self, other), told, strict=True)
+        ]
+        joined = answers_of(self.task).mean(parts, (self.count, other.count))
         embedding_NE = None
         if self.embedding_NE is not None:
             embedding_NE = np.full((len(rows), self.embedding_NE.shape[1]), np.nan, np.float32)
             embedding_NE[place_N[told[0]]] = self.embedding_NE[self.place_N[told[0]]]
-        return Teacher(self.task, place_N, answers_NC, embedding_NE, self.tokens, self.count + other.count)
+        return Teacher(self.task, place_N, _single(joined), embedding_NE, self.tokens, self.count + other.count)
 
     def for_task(self, task: Task) -> Teacher:
         """The same answers in the order of another task's classes or targets."""
-        answers_NC = _ordered(self.task, task, self.answers_NC)
-        return Teacher(task, self.place_N, answers_NC, self.embedding_NE, self.tokens, self.count)
+        told = answers_of(task).ordered(self.task, self.told)
+        return Teacher(task, self.place_N, told, self.embedding_NE, self.tokens, self.count)
 
     def known(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self.place_N[rows] >= 0)
 
-    def answers(self, rows: np.ndarray, device: torch.device) -> Tensor:
-        """(B, C); of a row that is not known, some other row's."""
-        return torch.from_numpy(self.answers_NC[self.place_N[rows]]).to(device)
+    def answers(self, rows: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """By name, B first; of a row that is not known, some other row's."""
+        return {k: torch.from_numpy(v[self.place_N[rows]]).to(device) for k, v in self.told.items()}
 
     def embedding(self, rows: np.ndarray, device: torch.device) -> Tensor:
         """(B, E); as `answers`."""
@@ -216,67 +220,26 @@ def _joined(prepared: Prepared, told: Sequence[tuple[Task, Told]], memory: Memor
     rows = np.unique(np.concatenate([r for _, (r, _) in told]))
     place_N = np.full(prepared.table.n_rows, -1, dtype=np.int64)
     place_N[rows] = np.arange(len(rows))
-    parts_KNC = np.full((len(told), len(rows), len(_columns(prepared.task))), np.nan)
-    for part_NC, (task, (own_rows, outputs)) in zip(parts_KNC, told, strict=True):
-        part_NC[place_N[own_rows]] = _ordered(task, prepared.task, _answers(task, outputs))
-    answers_NC = _mean(prepared.task, parts_KNC, np.ones(len(told))).astype(np.float32)
+    own = answers_of(prepared.task)
+    parts = []
+    for task, (own_rows, outputs) in told:
+        given = own.ordered(task, answers_of(task).of(outputs))
+        parts.append(_spread(given, np.arange(len(own_rows)), place_N[own_rows], len(rows)))
+    answers = _single(own.mean(parts, [1] * len(told)))
     first_rows, first = told[0][1]
     embedding_NE = np.full((len(rows), first["embedding"].shape[1]), np.nan, np.float32)
     embedding_NE[place_N[first_rows]] = first["embedding"]
-    return Teacher(prepared.task, place_N, answers_NC, embedding_NE, memory, len(told))
+    return Teacher(prepared.task, place_N, answers, embedding_NE, memory, len(told))
 
 
-def _answers(task: Task, outputs: dict[str, np.ndarray]) -> np.ndarray:
-    if not isinstance(task, (Classification, Regression)):
-        message = f"a model of the task {task.name} can neither teach nor be taught"
-        raise FuselineError("bad_teacher", message, "distillation and healing know classification and regression")
-    if not isinstance(task, Classification):
-        return np.asarray(outputs["prediction"], np.float64).reshape(-1, len(task.columns))
-    if task.mode == "multilabel":
-        return np.asarray(outputs["logits"], np.float64)
-    return task.raw_log_chances(outputs)[0]
+def _spread(told: Arrays, place: np.ndarray, to: np.ndarray, rows: int) -> Arrays:
+    """What stands at `place`, put at `to` of so many rows; NaN elsewhere."""
+    out = {}
+    for name, value in told.items():
+        out[name] = np.full((rows, *value.shape[1:]), np.nan)
+        out[name][to] = value[place]
+    return out
 
 
-def _mean(task: Task, parts_KNC: np.ndarray, weights_K: np.ndarray) -> np.ndarray:
-    """Over the teachers that have an answer (not NaN); NaN where none has."""
-    weight_KNC = np.where(np.isnan(parts_KNC), 0.0, weights_K[:, None, None])
-    total_NC = weight_KNC.sum(axis=0)
-    with np.errstate(divide="ignore"):
-        log_weight_KNC = np.log(weight_KNC)
-    parts_KNC = np.where(np.isnan(parts_KNC), 0.0, parts_KNC)
-    if not isinstance(task, Classification):
-        mean_NC = (weight_KNC * parts_KNC).sum(axis=0) / np.maximum(total_NC, 1)
-    elif task.mode == "multilabel":  # the logit of the mean chance
-        yes_KNC, no_KNC = -np.logaddexp(0, -parts_KNC), -np.logaddexp(0, parts_KNC)
-        log_yes_NC, log_no_NC = (np.logaddexp.reduce(p + log_weight_KNC, axis=0) for p in (yes_KNC, no_KNC))
-        mean_NC = np.where(total_NC > 0, log_yes_NC, 0.0) - np.where(total_NC > 0, log_no_NC, 0.0)
-    else:
-        mean_NC = np.logaddexp.reduce(parts_KNC + log_weight_KNC, axis=0) - np.log(np.maximum(total_NC, 1))
-    return np.where(total_NC > 0, mean_NC, np.nan)
-
-
-def _columns(task: Task) -> list[str]:
-    return task.labels if isinstance(task, Classification) else list(task.columns)
-
-
-def _ordered(given: Task, wanted: Task, answers_NC: np.ndarray) -> np.ndarray:
-    """Answers to one task's questions in the order of another's; chances of one class among many sum to 1 again.
-
-    A class that the teacher never met has no chance; a label or a number that it does not know is NaN.
-    """
-    modes = [getattr(t, "mode", "") == "multilabel" for t in (given, wanted)]
-    if given.name != wanted.name or modes[0] != modes[1]:
-        raise FuselineError("bad_teacher", "teacher and student have different tasks", "give both one task")
-    have, want = _columns(given), _columns(wanted)
-    if have == want:
-        return answers_NC
-    common = [c for c in want if c in have]
-    if not common:
-        message = f"the teacher knows {', '.join(have[:5])}; the student is asked for {', '.join(want[:5])}"
-        raise FuselineError("bad_teacher", message, "is it the right target?")
-    chances = wanted.name == "classification" and not modes[1]
-    out_NC = np.full((len(answers_NC), len(want)), -np.inf if chances else np.nan, dtype=answers_NC.dtype)
-    out_NC[:, [want.index(c) for c in common]] = answers_NC[:, [have.index(c) for c in common]]
-    if chances:
-        out_NC -= np.logaddexp.reduce(out_NC, axis=1, keepdims=True)
-    return out_NC
+def _single(told: Arrays) -> Arrays:
+    return {name: value.astype(np.float32) for name, value in told.items()}

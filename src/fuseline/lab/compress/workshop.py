@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from fuseline.errors import FuselineError
@@ -85,8 +86,8 @@ class Workshop:
         prepared = self.subject.prepared
         rows = _sample(prepared.rows("val"), self.settings.select_rows, self.settings.seed)
         metric = prepared.task.metric if self.settings.metric == "auto" else self.settings.metric
-        self.higher_is_better = _direction(prepared, metric)
         self.ruler = Ruler(prepared, rows, metric=metric, bootstrap=self.settings.bootstrap, seed=self.settings.seed)
+        self.higher_is_better = _direction(self.subject.model, self.ruler)
         described = self.settings.model_dump(mode="json") | {"threads": None}
         described["students"] = {name: s.key for name, s in self.students.items()}
         self.context = [self.subject.package.version, prepared.fingerprint(), described, self.teacher.key]
@@ -366,16 +367,18 @@ def timed(clock: dict[str, float], name: str) -> Iterator[None]:
         clock[name] = clock.get(name, 0.0) + time.monotonic() - start
 
 
-def _direction(prepared: Prepared, metric: str) -> bool:
+@torch.no_grad()
+def _direction(model: FusionModel, ruler: Ruler) -> bool:
     """Whether more is better. Raises FuselineError ``bad_metric`` for a metric that the task does not have."""
-    (row,) = _read(prepared, prepared.rows("train")[:1])
-    out = dict.fromkeys(
-        ("logits", "prediction"), np.zeros((1, len(getattr(prepared.task, "classes", row.target.reshape(-1)))))
-    )
-    known = prepared.task.score(row.target[None], out, details=False).metrics
-    if metric not in known:
-        raise FuselineError("bad_metric", f"the task has no metric {metric!r}", f"known: {', '.join(known)}")
-    return known[metric].higher_is_better
+    prepared = ruler.prepared
+    batch = prepared.reader.batch(ruler.rows[:1])
+    one = {k: v.float().numpy() for k, v in model(batch.arrays, batch.present_BM).items()}
+    # What the metrics are called hangs on the targets (one of several tasks may have none here), not on the answers.
+    out = {k: np.repeat(v, len(ruler.targets), axis=0) for k, v in one.items()}
+    known = prepared.task.score(ruler.targets, out, details=False).metrics
+    if ruler.metric not in known:
+        raise FuselineError("bad_metric", f"the task has no metric {ruler.metric!r}", f"known: {', '.join(known)}")
+    return known[ruler.metric].higher_is_better
 
 
 def _sample(rows: np.ndarray, most: int, seed: int) -> np.ndarray:

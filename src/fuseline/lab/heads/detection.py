@@ -173,16 +173,20 @@ class DetectionHead(Head):
         there_B = sides_B2.amin(dim=1) > 0
         true_BK4, label_BK = self._targets(targets, sides_B2)
         label_BK = torch.where(there_B[:, None], label_BK, -1)
-        if "layer_logits" in outputs:
-            logits_LBQC, boxes_LBQ4 = outputs["layer_logits"].transpose(0, 1), outputs["layer_boxes"].transpose(0, 1)
-        else:
-            boxes_BQ4 = centred(to_square(outputs["boxes"], ratio_of(sides_B2, self.resize)))
-            logits_LBQC, boxes_LBQ4 = outputs["logits"][None], boxes_BQ4[None]
+        logits_LBQC, boxes_LBQ4 = self.proposals(outputs)
         losses = [
             box_loss(logits_BQC, boxes_BQ4, true_BK4, label_BK, there_B)
             for logits_BQC, boxes_BQ4 in zip(logits_LBQC, boxes_LBQ4, strict=True)
         ]
         return torch.stack(losses).mean()
+
+    def proposals(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Every layer's logits (L, B, Q, C) and boxes (L, B, Q, 4) as centres and sizes in the square; outside training
+        those of the last layer alone."""
+        if "layer_logits" in outputs:
+            return outputs["layer_logits"].transpose(0, 1), outputs["layer_boxes"].transpose(0, 1)
+        boxes_BQ4 = centred(to_square(outputs["boxes"], ratio_of(outputs["picture"], self.resize)))
+        return outputs["logits"][None], boxes_BQ4[None]
 
     def _targets(self, targets_BK5: Tensor, sides_B2: Tensor) -> tuple[Tensor, Tensor]:
         """True boxes as centres and sizes in the square (B, K, 4), and their classes (B, K), -1: none."""

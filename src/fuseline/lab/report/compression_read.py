@@ -10,7 +10,7 @@ from typing import Any
 from fuseline.errors import FuselineError
 from fuseline.lab.report.read import Estimate, listing, mapping, number
 from fuseline.lab.report.words import clean
-from fuseline.tasks.paired import IN_UNITS
+from fuseline.tasks.paired import in_units
 
 FILE = "compress.json"
 BASE = "base"
@@ -188,7 +188,7 @@ class Search:
     @property
     def unit(self) -> str:
         """Of a drop: points are hundredths; errors in the target's own unit fall in percent of the base's."""
-        return "%" if self.metric in IN_UNITS else "points"
+        return "%" if in_units(self.metric) else "points"
 
     @property
     def met(self) -> bool:
