@@ -37,7 +37,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## make a clinic, learn it, evaluate, package, predict (minutes; its data is made)
 	$(VENV)/bin/fuseline demo
 
-test: lint docs unit no-torch ## lint, the documentation, the tests but the slow ones, the tests without torch
+test: ## lint, the documentation, the tests but the slow ones, the tests without torch
+	@# Installing, linting and writing the site keep one core busy each: side by side, before the tests take them all.
+	$(MAKE) --jobs $(CORES) --output-sync=target lint docs $(BASE)/.ready $(SERVE)/.ready
+	$(MAKE) unit no-torch
 	@echo "tests: $$(tail -n 1 build/unit.log)"
 	@echo "tests without torch: $$(tail -n 1 build/no-torch.log)"
 	@echo "tests of serving without torch: $$(tail -n 1 build/no-torch-serve.log)"
