@@ -108,7 +108,7 @@ def test_samples_are_seeded_and_alike_in_any_company(seed: int, draw: int) -> No
     assert together == ids_of(answer(toy.outputs(), toy, how, rules))
     for row in range(3):
         assert ids_of(answer(toy.outputs([row]), toy, how, rules)) == [together[row]]
-    for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-3}):
+    for narrow in ({"top_k": 1}, {"top_p": 1e-9}, {"temperature": 1e-6}):
         one = answer(toy.outputs(), toy, Decoding(strategy="sample", seed=draw, **narrow), rules)
         assert ids_of(one) == ids_of(answer(toy.outputs(), toy, Decoding(), rules))
 

@@ -137,6 +137,12 @@ def clinic(notes: list[Any], ages: list[Any]) -> pl.DataFrame:
     return rows.with_columns(pl.lit(None, pl.String).alias(c) for c in ("sex", "smoker", "seen"))
 
 
+def test_how_near_two_sides_are_is_not_explained(made_once: SimpleNamespace) -> None:
+    assert not (made_once.run.folder / "reasons.json").exists()
+    [row] = made_once.run.load().explain([{"note": "calm breath", "age": 40}]).rows
+    assert row.error["code"] == "cannot_explain"
+
+
 def test_another_packages_index_is_refused(made_once: SimpleNamespace, package: Path, tmp_path: Path) -> None:
     rows = clinic(["calm breath", "heavy cough", None], [30.0, 70.0, None])
     counts = fuseline.index(package, rows, tmp_path / "other", absent=["picture", "sound"], quiet=True)

@@ -33,7 +33,7 @@ def choose(task: Task, answer: Answer, of: str | None = None) -> Quantity:
         series = value if isinstance(value, Mapping) else {"": value}
         target = _named(series, of)
         return Quantity(kind="number", target=target or None, steps=len(series[target]))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if _is_number(task, value):
         if of is not None:
             raise _unknown(of, ())
         return Quantity(kind="number")
@@ -44,13 +44,18 @@ def choose(task: Task, answer: Answer, of: str | None = None) -> Quantity:
         chances = told.get("probabilities") if isinstance(told, Mapping) else None
         if isinstance(chances, Mapping):
             return Quantity(kind="probability", target=target, label=_label(chances, label or None))
-        if isinstance(value[target], (int, float)):
+        if _is_number(getattr(task, "tasks", {}).get(target, task), value[target]):
             return Quantity(kind="number", target=target)
     raise FuselineError(
         "cannot_explain",
         f"the answer of a {task.name} model is no probability and no number",
         "what can be explained: classification, regression, forecasts, and several of them",
     )
+
+
+def _is_number(task: Task, value: Any) -> bool:
+    """How near two sides are is none: with a side left out there is no such number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and task.name != "retrieval"
 
 
 def read(quantity: Quantity, answer: Answer) -> float:
