@@ -31,6 +31,8 @@ SMALL = {
     "note": {"modality": "text", "max_length": 16, "vocab_size": 300, "encoder": {"kind": "small"}},
     "vitals": {"modality": "tabular", "columns": {"age": "number", "sex": "category"}},
 }
+LEARN = ("check_classifiers_", "check_regressors_train", "check_class_weight")
+"""scikit-learn's checks that ask for a score"""
 ROUNDING = (
     "float32 products of another batch size round differently, by about 1e-6 of the answer: the check allows 1e-7"
 )
@@ -49,6 +51,8 @@ def _one_thread() -> Any:
     expected_failed_checks=lambda _: {"check_methods_subset_invariance": ROUNDING},
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
+    if not check.func.__name__.startswith(LEARN):  # of what the others ask, one epoch knows as much
+        estimator = clone(estimator).set_params(epochs=1)
     check(estimator)
 
 
