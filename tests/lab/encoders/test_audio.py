@@ -51,6 +51,16 @@ def test_a_row_does_not_see_its_neighbours_nor_their_padding(config: SmallAudioC
             )
 
 
+@pytest.mark.parametrize("channels", [(4,), (4, 6, 8), (4, 4, 4, 4, 4, 4)])
+def test_two_tokens_begin_where_the_exporter_is_told(channels: tuple[int, ...]) -> None:
+    encoder = make(TINY.model_copy(update={"channels": channels}))
+    least = encoder.traced_from("S", 1)
+    for samples, tokens in ((least, 2), (least - 1, 1)):
+        waveform = torch.zeros(1, samples)
+        assert encoder(waveform, torch.tensor([samples])).values_BTD.shape[1] == tokens
+    assert encoder.traced_from("S", 10**6) == 10**6
+
+
 def test_the_default_does_not_see_padding_either() -> None:
     encoder = make(SmallAudioConfig(), rate=16_000)
     arrays = batch(35_000, 1_600, 70_001)

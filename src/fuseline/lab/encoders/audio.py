@@ -154,6 +154,10 @@ class SmallAudio(Encoder):
             TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.layers)
         )
 
+    def traced_from(self, dimension: str, least: int) -> int:
+        tokens_2: int = self.bands.hop * 2 ** len(self.config.channels)
+        return max(least, tokens_2)
+
     def forward(self, waveform: Tensor, length: Tensor) -> Tokens:  # type: ignore[override]
         bands_BNF = self.bands(waveform)
         frames_B = 1 + length // self.bands.hop

@@ -50,6 +50,12 @@ class Encoder(nn.Module):
         the graph holds the outcome and not its computation."""
         return
 
+    def traced_from(self, dimension: str, least: int) -> int:
+        """From which length the exporter may vary a dimension of the arrays. It takes whatever comes out as 1 for a
+        constant, and where the shortest cells give one token it traces once in vain: then the length of two tokens.
+        What it traced holds for the shorter ones, too."""
+        return least
+
     def unfold(self) -> None:
         """Forget what `fold` made."""
         return

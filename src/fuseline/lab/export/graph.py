@@ -51,7 +51,9 @@ class Whole(nn.Module):
         return tuple(out[name] for name in self.outputs)
 
 
-def example(modalities: Mapping[str, Modality]) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
+def example(
+    modalities: Mapping[str, Modality], encoders: Mapping[str, nn.Module]
+) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
     """Random arrays of batch EXAMPLE_BATCH with the dynamic dimensions beside them. One batch symbol for all."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     generator = np.random.default_rng(0)
@@ -59,17 +61,19 @@ def example(modalities: Mapping[str, Modality]) -> tuple[dict[str, Tensor], dict
     dims: dict[str, dict[int, Any]] = {}
     for i, (name, modality) in enumerate(modalities.items()):
         dummy = modality.collate([None] * EXAMPLE_BATCH)  # valid whatever the modality; then lengthened
-        lengths = {
-            key: torch.export.Dim(f"{key}_{i}", min=low, max=high) for key, (low, high) in modality.lengths.items()
-        }
+        encoder = encoders.get(name)
+        bounds, lengths = {}, {}
+        for key, (low, high) in modality.lengths.items():
+            least = encoder.traced_from(key, low) if isinstance(encoder, Encoder) else low
+            bounds[key] = (least if least < high else low, high)
+            lengths[key] = torch.export.Dim(f"{key}_{i}", min=bounds[key][0], max=high)
         for key, spec in modality.arrays().items():
             shape = [EXAMPLE_BATCH]
             dims[f"{name}.{key}"] = {0: batch}
             for axis, size in enumerate(spec.shape[1:], start=1):
                 if isinstance(size, str):
-                    low, high = modality.lengths[size]
                     dims[f"{name}.{key}"][axis] = lengths[size]
-                    shape.append(example_length(low, high, modality))
+                    shape.append(example_length(*bounds[size], modality))
                 else:
                     shape.append(size)
             array = np.zeros(shape, dtype=spec.dtype)
@@ -149,7 +153,7 @@ def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
 
 
 def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
-    arrays, dims = example(modalities)
+    arrays, dims = example(modalities, dict(zip(model.names, model.encoders, strict=True)))
     with torch.no_grad():
         first = model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool))
     graphs = {GRAPH: _trace(model, arrays, dims, tuple(first))}
