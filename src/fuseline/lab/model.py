@@ -64,6 +64,11 @@ class FusionModel(nn.Module):
         self.head = head
         head.meet(dict(zip(self.names, encoders, strict=True)))
 
+    def traced_from(self, name: str, dimension: str, least: int) -> int:
+        """See :meth:`Encoder.traced_from`, of the input `name`."""
+        encoder = self.encoders[self.names.index(name)]
+        return encoder.traced_from(dimension, least) if isinstance(encoder, Encoder) else least
+
     def encode(self, arrays: Mapping[str, Tensor]) -> dict[str, Tokens]:
         return {name: self.encode_input(name, own_arrays(name, arrays)) for name in self.names}
 

@@ -75,6 +75,14 @@ class Ensemble(nn.Module):
         own = [e for m in self.members for e in m.encoders]  # type: ignore[union-attr]
         return [e for e in (*self.shared, *own) if isinstance(e, Encoder)]
 
+    def traced_from(self, name: str, dimension: str, least: int) -> int:
+        """As a FusionModel's: what suits all members."""
+        if name in self.shared_names:
+            encoder: Encoder = self.shared[self.shared_names.index(name)]  # type: ignore[assignment]
+            return encoder.traced_from(dimension, least)
+        own: list[int] = [m.traced_from(name, dimension, least) for m in self.members]  # type: ignore[operator]
+        return max(own)
+
     @property
     def head(self) -> Head:
         head: Head = self.members[0].head  # type: ignore[assignment]

@@ -52,7 +52,7 @@ class Whole(nn.Module):
 
 
 def example(
-    modalities: Mapping[str, Modality], encoders: Mapping[str, nn.Module]
+    modalities: Mapping[str, Modality], model: FusionModel
 ) -> tuple[dict[str, Tensor], dict[str, dict[int, Any]]]:
     """Random arrays of batch EXAMPLE_BATCH with the dynamic dimensions beside them. One batch symbol for all."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
@@ -61,10 +61,9 @@ def example(
     dims: dict[str, dict[int, Any]] = {}
     for i, (name, modality) in enumerate(modalities.items()):
         dummy = modality.collate([None] * EXAMPLE_BATCH)  # valid whatever the modality; then lengthened
-        encoder = encoders.get(name)
         bounds, lengths = {}, {}
         for key, (low, high) in modality.lengths.items():
-            least = encoder.traced_from(key, low) if isinstance(encoder, Encoder) else low
+            least = model.traced_from(name, key, low)
             bounds[key] = (least if least < high else low, high)
             lengths[key] = torch.export.Dim(f"{key}_{i}", min=bounds[key][0], max=high)
         for key, spec in modality.arrays().items():
@@ -153,7 +152,7 @@ def export_graph(model: FusionModel, modalities: Mapping[str, Modality], folder:
 
 
 def _write_graph(model: FusionModel, modalities: Mapping[str, Modality], folder: Path) -> None:
-    arrays, dims = example(modalities, dict(zip(model.names, model.encoders, strict=True)))
+    arrays, dims = example(modalities, model)
     with torch.no_grad():
         first = model(arrays, torch.ones(EXAMPLE_BATCH, len(model.names), dtype=torch.bool))
     graphs = {GRAPH: _trace(model, arrays, dims, tuple(first))}
