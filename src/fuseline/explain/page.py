@@ -13,7 +13,7 @@ import numpy as np
 
 from fuseline.explain import pictures
 from fuseline.explain.schema import Explanation, Explanations, Inside, Mean, Quantity, WhatIf
-from fuseline.explain.words import change, failure, figure, remarks, standing, subject, then, unit
+from fuseline.explain.words import change, failure, figure, lean, remarks, standing, subject, then, unit
 from fuseline.modalities import MediaRoot
 from fuseline.modalities.audio import Audio
 from fuseline.modalities.cells import shorten
@@ -105,8 +105,7 @@ def _means(of: Quantity, means: Mapping[str, Mean], *, signed: bool) -> str:
 
 
 def _bar(share: float) -> str:
-    size = 50 * min(1.0, abs(share))
-    left = 50.0 if share > 0 else 50 - size
+    left, size = lean(share)
     kind = "for" if share > 0 else "against"
     return f'<td class="bar"><i><b class="{kind}" style="left:{left:.1f}%;width:{size:.1f}%"></b></i></td>'
 

@@ -21,6 +21,13 @@ def change(of: Quantity, value: float) -> str:
     return f"{100 * value:+.1f}" if of.kind == "probability" else f"{value:+.4g}"
 
 
+def lean(share: float) -> tuple[float, float]:
+    """Left edge and width of a bar, in percent of its place, that grows from the middle: to the right above 0. `share`:
+    of the longest bar, -1 to 1."""
+    width = 50 * min(1.0, abs(share))
+    return (50.0 if share > 0 else 50 - width), width
+
+
 def subject(of: Quantity) -> str:
     """What is explained, in words."""
     target = f" of {of.target}" if of.target else ""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fuseline.explain.schema import Explanation
-from fuseline.explain.words import change, figure, short, subject, then
+from fuseline.explain.words import change, figure, lean, short, subject, then
 from fuseline.lab.report.words import clean
 
 FILE = "reasons.json"
@@ -59,14 +59,14 @@ def _reasons(row: Explanation) -> Reasons | None:
     without = {w.absent: then(of, w) for w in row.what_if if w.absent is not None and w.error is None}
     shares = []
     for name, value in sorted(inputs.values.items(), key=lambda v: -abs(v[1])):
-        width = 50 * abs(value) / most
+        left, width = lean(value / most)
         other = without.get(name, "")
         shares.append(
             Share(
                 clean(name, 60),
                 change(of, value),
                 value > 0,
-                round(50.0 if value > 0 else 50 - width, 1),
+                round(left, 1),
                 round(width, 1),
                 clean(other, 60) if of.kind == "probability" and other and other != now else "",
             )
