@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fuseline.data import infer as infer_module
@@ -292,6 +292,7 @@ def test_awkward_names_are_still_a_recipe() -> None:
 
 
 @given(st.text(min_size=1))
+@example("-")
 def test_scalars_are_read_back(text: str) -> None:
     if any(0xD800 <= ord(c) <= 0xDFFF for c in text):
         return  # no UTF-8 holds these

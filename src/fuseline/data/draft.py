@@ -141,7 +141,7 @@ def scalar(text: str) -> str:
     """A YAML scalar that is read back as `text`."""
     if text.isidentifier() or PurePath(text).name.replace(".", "_").replace("-", "_").isidentifier():
         try:
-            if yaml.safe_load(f"{text}: 1") == {text: 1}:
+            if yaml.safe_load(f"{text}: {text}") == {text: text}:  # a value may not be what a key may, "-" say
                 return text
         except yaml.YAMLError:
             pass
