@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from fuseline.lab.report.plots import Line, Plot, Theme, curves, plot
+from fuseline.lab.report.plots import Line, Plot, Theme, curves, plot, spread
 from fuseline.lab.report.read import Part, RunFiles, listing, mapping, number
 from fuseline.lab.report.words import clean, fmt
 
@@ -54,18 +54,21 @@ def _fan(row: dict[str, Any]) -> Plot | None:
     if not middle or not any(math.isfinite(t) for t in truth):
         return None
     x = list(range(1, len(middle) + 1))
+    known = [t for t in truth if math.isfinite(t)]
 
     def draw(axes: Any, theme: Theme) -> None:
         if len(bands) > 1 and len(bands[0]) == len(bands[-1]) == len(x):
             axes.fill_between(x, bands[0], bands[-1], color=theme.accent, alpha=0.18, linewidth=0)
         axes.plot(x, middle, color=theme.accent, linewidth=1.6)
         axes.plot(x[: len(truth)], truth[: len(x)], color=theme.second, linewidth=1.4, marker="o", markersize=2.5)
-        axes.annotate(
-            "forecast", (x[-1], middle[-1]), (4, 0), textcoords="offset points", color=theme.accent, va="center"
-        )
+        axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
+        low, high = axes.get_ylim()
+        names = (("forecast", middle[-1], theme.accent), ("truth", known[-1], theme.second))
+        ends = spread([end for _, end, _ in names], 0.075 * (high - low))
+        for (name, _, colour), at in zip(names, ends, strict=True):
+            axes.annotate(name, (x[-1], at), (4, 0), textcoords="offset points", color=colour, va="center")
         axes.set_xlabel("steps ahead")
 
-    known = [t for t in truth if math.isfinite(t)]
     alt = (
         f"Row {row['row']}: forecast from {fmt(min(middle))} to {fmt(max(middle))}, "
         f"truth (dotted) from {fmt(min(known))} to {fmt(max(known))}."

@@ -123,7 +123,7 @@ class Line:
         return clean(self.name, 24) + (f"  {self.note}" if self.note else "")
 
 
-def _spread(wanted: Sequence[float], gap: float) -> list[float]:
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
     """The positions moved as little as needed for neighbours to stand `gap` apart."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     placed = [wanted[i] for i in order]
@@ -153,7 +153,7 @@ def curves(
         if best is not None:
             high += 0.12 * (high - low)
             axes.set_ylim(low, high)
-        ends = _spread([line.y[-1] for line in lines], 0.075 * (high - low))
+        ends = spread([line.y[-1] for line in lines], 0.075 * (high - low))
         right = max(line.x[-1] for line in lines)
         for i, (line, at) in enumerate(zip(lines, ends, strict=True) if len(lines) > 1 else ()):
             axes.annotate(
