@@ -13,11 +13,11 @@ from fuseline.lab.report.plots import (
     LIGHT,
     Bar,
     Line,
-    _spread,
     curves,
     ranking,
     reliability,
     scatter,
+    spread,
     unit_curves,
     wilson,
 )
@@ -79,9 +79,9 @@ def test_wilson_against_known_values() -> None:
 
 
 def test_spread_keeps_labels_apart() -> None:
-    placed = sorted(_spread([0.5, 0.5, 0.5], 0.1))
+    placed = sorted(spread([0.5, 0.5, 0.5], 0.1))
     assert all(b - a > 0.099 for a, b in pairwise(placed))
-    assert _spread([0.9, 0.1], 0.1) == [0.9, 0.1]
+    assert spread([0.9, 0.1], 0.1) == [0.9, 0.1]
 
 
 def test_words() -> None:
